@@ -1,0 +1,19 @@
+"""Models as graphs: reading and writing files, the weights in them, and what they cost."""
+
+from onnxprune.graph.inline import clone, inline
+from onnxprune.graph.load import load
+from onnxprune.graph.save import data_file, same_file, save
+from onnxprune.graph.weights import Weight, constant, replace, weights
+
+__all__ = [
+    "Weight",
+    "clone",
+    "constant",
+    "data_file",
+    "inline",
+    "load",
+    "replace",
+    "same_file",
+    "save",
+    "weights",
+]

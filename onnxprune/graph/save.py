@@ -1,0 +1,234 @@
+"""Saving a model: all or nothing, in one pass over the weights.
+
+Everything is first written to new files beside the target, then renamed into place; whatever stops
+the run before (a full disk, Ctrl-C, an error in a lazy weight) leaves the target as it was and no
+debris. A model with external data is two files, and two renames cannot be one step: the old `OUT`
+is taken away before its data file is replaced, so even a power cut between the renames leaves no
+`OUT` at all, but never one that reads the data of another model.
+
+Weights are evaluated one at a time while they are written, so the memory needed is that of the
+largest one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+import onnx_ir as ir
+
+from onnxprune.errors import ModelError, OnnxPruneError
+from onnxprune.graph.load import MAP_TYPES, WAS_EXTERNAL
+
+__all__ = ["data_file", "same_file", "save"]
+
+_INLINE = 1024  # bytes; smaller tensors stay in the .onnx file
+_ALIGNED = 1 << 20  # bytes; tensors at least this large start on a page of the data file
+_PAGE = 4096
+_LARGEST_PROTO = 2_000_000_000  # bytes of weights; leaves room for the rest below protobuf's 2 GiB
+
+
+def same_file(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one file, through any links, or would if it existed."""
+    try:
+        return os.path.samefile(a, b)
+    except OSError:
+        return Path(a).resolve() == Path(b).resolve()
+
+
+def data_file(path: str | os.PathLike[str]) -> Path:
+    """Where `save` puts the external data of the model at `path`: beside it, `<name>.data`."""
+    path = Path(path)
+    return path.with_name(path.name + ".data")
+
+
+def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
+    """Writes the model; `path` is either replaced whole or left untouched.
+
+    Weights go to `data_file(path)` where the source had external data or they exceed 2 GB, else
+    into the file itself. Names, IR version and opsets are the model's; the same model gives the
+    same bytes.
+
+    Args:
+        model: The model; unchanged. Its lazy tensors are evaluated one at a time, once.
+        path: The file to write. External tensors of `model` that lie in `data_file(path)` are
+            invalid afterwards.
+
+    Raises:
+        OnnxPruneError: The target cannot be written, or the disk is full.
+        ModelError: The model cannot be serialised.
+    """
+    path = Path(path)
+    _check_target(path)
+    with ExitStack() as stack:
+        try:
+            data = None
+            if _wants_external(model):
+                _check_target(data_file(path))
+                data = stack.enter_context(_temporary(data_file(path)))
+                stack.enter_context(_moved_out(model, data, data_file(path).name))
+            stack.enter_context(_attributes_inside(model))
+            content = _serialise(model)
+            file = stack.enter_context(_temporary(path))
+            file.write_bytes(content)
+            with _uninterrupted():
+                if data is not None:
+                    path.unlink(missing_ok=True)
+                    os.replace(data, data_file(path))
+                os.replace(file, path)
+        except OSError as error:
+            raise OnnxPruneError(
+                f"cannot write {path}: {error.strerror or error}; nothing was written"
+            ) from error
+
+
+def _check_target(path: Path) -> None:
+    if path.is_dir():
+        raise OnnxPruneError(f"cannot write {path}: it is a directory; name a file")
+    if not path.parent.is_dir():
+        raise OnnxPruneError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.exists() and not path.is_file():
+        raise OnnxPruneError(f"cannot write {path}: it is not a regular file")
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A new file beside the target, with its permissions; gone at the end unless renamed."""
+    path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(path, "xb"):
+            pass
+        if target.exists():
+            path.chmod(stat.S_IMODE(target.stat().st_mode))
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back for the moment in which files change places."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if held and callable(previous):
+            previous(*held[0])
+
+
+def _initializers(model: ir.Model) -> list[ir.Value]:
+    return [value for graph in model.graphs() for value in graph.initializers.values()]
+
+
+def _wants_external(model: ir.Model) -> bool:
+    tensors = [value.const_value for value in _initializers(model)]
+    return (
+        bool(model.meta.get(WAS_EXTERNAL))
+        or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+        or sum(tensor.nbytes for tensor in tensors if tensor is not None) > _LARGEST_PROTO
+    )
+
+
+@contextmanager
+def _moved_out(model: ir.Model, data: Path, location: str) -> Iterator[None]:
+    """Streams the large initializers into `data`; within the context they refer to `location`."""
+    before: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    try:
+        with open(data, "wb") as file:
+            for value in _initializers(model):
+                tensor = value.const_value
+                if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < _INLINE:
+                    continue
+                if tensor.nbytes >= _ALIGNED:
+                    file.write(bytes(-file.tell() % _PAGE))
+                offset = file.tell()
+                _stream(tensor, file)
+                before.append((value, tensor))
+                value.const_value = ir.ExternalTensor(
+                    location,
+                    offset,
+                    file.tell() - offset,
+                    tensor.dtype,
+                    shape=ir.Shape(tensor.shape.numpy()),
+                    name=value.name or "",
+                    doc_string=tensor.doc_string,
+                    metadata_props=dict(tensor.metadata_props),
+                )
+        yield
+    finally:
+        for value, tensor in before:
+            value.const_value = tensor
+
+
+def _stream(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
+    if isinstance(tensor, ir.TensorBase):
+        tensor.tofile(file)
+    else:
+        file.write(tensor.tobytes())
+
+
+@contextmanager
+def _attributes_inside(model: ir.Model) -> Iterator[None]:
+    """Within the context only the initializers moved out refer to an external file."""
+    before: list[tuple[ir.Node, ir.Attr]] = []
+    values: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    graphs = [*model.graphs(), *(function.graph for function in model.functions.values())]
+    try:
+        for node in (node for graph in graphs for node in graph):
+            for name, attribute in list(node.attributes.items()):
+                tensor = attribute.value
+                if isinstance(tensor, ir.ExternalTensor):
+                    before.append((node, attribute))
+                    node.attributes[name] = ir.AttrTensor(name, _in_memory(tensor))
+        for value in _initializers(model):
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.base_dir:
+                values.append((value, tensor))
+                value.const_value = _in_memory(tensor)
+        yield
+    finally:
+        for node, attribute in before:
+            node.attributes[attribute.name] = attribute
+        for value, tensor in values:
+            value.const_value = tensor
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.LazyTensor:
+    """The tensor as one that is read while it is written into the model's own file."""
+    return ir.LazyTensor(
+        lambda: ir.Tensor(tensor.numpy(), dtype=tensor.dtype),
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+
+
+def _serialise(model: ir.Model) -> bytes:
+    try:
+        proto = ir.serde.serialize_model(model)
+        for info in [*proto.graph.input, *proto.graph.output]:
+            if kind := model.meta.get(MAP_TYPES, {}).get(info.name):
+                info.type.CopyFrom(kind)
+        return bytes(proto.SerializeToString(deterministic=True))
+    except (ir.serde.SerdeError, ValueError, TypeError) as error:
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        if isinstance(root, (OSError, OnnxPruneError)):
+            raise root from error
+        raise ModelError(f"the model cannot be serialised: {root}".splitlines()[0]) from error
