@@ -174,7 +174,7 @@ def _moved_out(model: ir.Model, data: Path, location: str) -> Iterator[None]:
 
 
 def _stream(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
-    if isinstance(tensor, ir.TensorBase):
+    if hasattr(tensor, "tofile"):  # not part of the protocol, but all of onnx_ir's own have it
         tensor.tofile(file)
     else:
         file.write(tensor.tobytes())
