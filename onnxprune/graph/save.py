@@ -2,9 +2,9 @@
 
 Everything is first written to new files beside the target, then renamed into place; whatever stops
 the run before (a full disk, Ctrl-C, an error in a lazy weight) leaves the target as it was and no
-debris. A model with external data is two files, and two renames cannot be one step: the old `OUT`
-is taken away before its data file is replaced, so even a power cut between the renames leaves no
-`OUT` at all, but never one that reads the data of another model.
+debris. A model with external data is two files, and two renames cannot be one step: the old OUT is
+taken away before its data file is replaced, so even a power cut between the renames leaves no OUT
+at all, but never one that reads the data of another model.
 
 Weights are evaluated one at a time while they are written, so the memory needed is that of the
 largest one.
@@ -25,15 +25,15 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
-from onnxprune.errors import ModelError, OnnxPruneError
-from onnxprune.graph.load import MAP_TYPES, WAS_EXTERNAL
+from onnxprune.errors import OnnxPruneError
+from onnxprune.graph.load import WAS_EXTERNAL
+from onnxprune.graph.serialize import LARGEST_PROTO, in_memory, initializers, serialize
 
 __all__ = ["data_file", "same_file", "save"]
 
 _INLINE = 1024  # bytes; smaller tensors stay in the .onnx file
 _ALIGNED = 1 << 20  # bytes; tensors at least this large start on a page of the data file
 _PAGE = 4096
-_LARGEST_PROTO = 2_000_000_000  # bytes of weights; leaves room for the rest below protobuf's 2 GiB
 
 
 def same_file(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
@@ -75,8 +75,7 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
                 _check_target(data_file(path))
                 data = stack.enter_context(_temporary(data_file(path)))
                 stack.enter_context(_moved_out(model, data, data_file(path).name))
-            stack.enter_context(_attributes_inside(model))
-            content = _serialise(model)
+            content = serialize(model)
             file = stack.enter_context(_temporary(path))
             file.write_bytes(content)
             with _uninterrupted():
@@ -97,12 +96,14 @@ def _check_target(path: Path) -> None:
         raise OnnxPruneError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.exists() and not path.is_file():
         raise OnnxPruneError(f"cannot write {path}: it is not a regular file")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OnnxPruneError(f"cannot write {path}: the file is write-protected")
 
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """A new file beside the target, with its permissions; gone at the end unless renamed."""
-    path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         with open(path, "xb"):
             pass
@@ -129,16 +130,12 @@ def _uninterrupted() -> Iterator[None]:
             previous(*held[0])
 
 
-def _initializers(model: ir.Model) -> list[ir.Value]:
-    return [value for graph in model.graphs() for value in graph.initializers.values()]
-
-
 def _wants_external(model: ir.Model) -> bool:
-    tensors = [value.const_value for value in _initializers(model)]
+    tensors = [value.const_value for value in initializers(model)]
     return (
         bool(model.meta.get(WAS_EXTERNAL))
         or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-        or sum(tensor.nbytes for tensor in tensors if tensor is not None) > _LARGEST_PROTO
+        or sum(tensor.nbytes for tensor in tensors if tensor is not None) > LARGEST_PROTO
     )
 
 
@@ -148,87 +145,38 @@ def _moved_out(model: ir.Model, data: Path, location: str) -> Iterator[None]:
     before: list[tuple[ir.Value, ir.TensorProtocol]] = []
     try:
         with open(data, "wb") as file:
-            for value in _initializers(model):
+            for value in initializers(model):
                 tensor = value.const_value
-                if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < _INLINE:
-                    continue
-                if tensor.nbytes >= _ALIGNED:
-                    file.write(bytes(-file.tell() % _PAGE))
-                offset = file.tell()
-                _stream(tensor, file)
+                assert tensor is not None, "initializers() has only values with contents"
                 before.append((value, tensor))
-                value.const_value = ir.ExternalTensor(
-                    location,
-                    offset,
-                    file.tell() - offset,
-                    tensor.dtype,
-                    shape=ir.Shape(tensor.shape.numpy()),
-                    name=value.name or "",
-                    doc_string=tensor.doc_string,
-                    metadata_props=dict(tensor.metadata_props),
-                )
+                if tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _INLINE:
+                    value.const_value = _written(tensor, value.name or "", file, location)
+                elif isinstance(tensor, ir.ExternalTensor):
+                    value.const_value = in_memory(tensor)
         yield
     finally:
         for value, tensor in before:
             value.const_value = tensor
 
 
-def _stream(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
+def _written(
+    tensor: ir.TensorProtocol, name: str, file: BinaryIO, location: str
+) -> ir.ExternalTensor:
+    """Appends the tensor to the data file and returns the reference to it."""
+    if tensor.nbytes >= _ALIGNED:
+        file.write(bytes(-file.tell() % _PAGE))
+    offset = file.tell()
     if hasattr(tensor, "tofile"):  # not part of the protocol, but all of onnx_ir's own have it
         tensor.tofile(file)
     else:
         file.write(tensor.tobytes())
-
-
-@contextmanager
-def _attributes_inside(model: ir.Model) -> Iterator[None]:
-    """Within the context only the initializers moved out refer to an external file."""
-    before: list[tuple[ir.Node, ir.Attr]] = []
-    values: list[tuple[ir.Value, ir.TensorProtocol]] = []
-    graphs = [*model.graphs(), *(function.graph for function in model.functions.values())]
-    try:
-        for node in (node for graph in graphs for node in graph):
-            for name, attribute in list(node.attributes.items()):
-                tensor = attribute.value
-                if isinstance(tensor, ir.ExternalTensor):
-                    before.append((node, attribute))
-                    node.attributes[name] = ir.AttrTensor(name, _in_memory(tensor))
-        for value in _initializers(model):
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor) and tensor.base_dir:
-                values.append((value, tensor))
-                value.const_value = _in_memory(tensor)
-        yield
-    finally:
-        for node, attribute in before:
-            node.attributes[attribute.name] = attribute
-        for value, tensor in values:
-            value.const_value = tensor
-
-
-def _in_memory(tensor: ir.ExternalTensor) -> ir.LazyTensor:
-    """The tensor as one that is read while it is written into the model's own file."""
-    return ir.LazyTensor(
-        lambda: ir.Tensor(tensor.numpy(), dtype=tensor.dtype),
-        dtype=tensor.dtype,
-        shape=tensor.shape,
-        name=tensor.name,
+    return ir.ExternalTensor(
+        location,
+        offset,
+        file.tell() - offset,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=name,
         doc_string=tensor.doc_string,
         metadata_props=dict(tensor.metadata_props),
     )
-
-
-def _serialise(model: ir.Model) -> bytes:
-    try:
-        proto = ir.serde.serialize_model(model)
-        for info in [*proto.graph.input, *proto.graph.output]:
-            if kind := model.meta.get(MAP_TYPES, {}).get(info.name):
-                info.type.CopyFrom(kind)
-        return bytes(proto.SerializeToString(deterministic=True))
-    except (ir.serde.SerdeError, ValueError, TypeError) as error:
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        if isinstance(root, (OSError, OnnxPruneError)):
-            raise root from error
-        raise ModelError(f"the model cannot be serialised: {root}".splitlines()[0]) from error

@@ -1,0 +1,177 @@
+"""onnxruntime sessions: the one place where the program makes them.
+
+A session is made from a file, or from a model in memory without writing it out: external weights
+that are unchanged stay references into the files of the source, and only what is too large for one
+protobuf message goes through a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as _binding
+
+from onnxprune.errors import ModelError, ProviderError
+from onnxprune.graph.load import WAS_EXTERNAL
+from onnxprune.graph.save import save
+from onnxprune.graph.serialize import LARGEST_PROTO, initializers, serialize
+from onnxprune.runtime import providers as _providers
+
+__all__ = ["ORT_ERRORS", "one_line", "run", "session"]
+
+_SILENT = 4  # onnxruntime's severity "fatal": its errors reach the user as ours
+ort.set_default_logger_severity(_SILENT)
+
+# onnxruntime's exceptions have no base of their own; its Python layer adds the usual two.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(
+        kind
+        for kind in vars(_binding).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
+)
+
+
+def session(
+    model: ir.Model | str | os.PathLike[str],
+    providers: Sequence[str] = ("cpu",),
+    *,
+    optimize: bool = True,
+    threads: int | None = None,
+) -> ort.InferenceSession:
+    """An onnxruntime session of a file or of a model in memory.
+
+    Args:
+        model: Path of an ONNX file, or a model; its lazy tensors are evaluated.
+        providers: Names such as `cpu` or `cuda`, in order of preference; the CPU is always last.
+        optimize: Whether onnxruntime may rewrite the graph (all levels) or runs it as it stands.
+        threads: Threads within an operator; None leaves the choice to onnxruntime.
+
+    Raises:
+        ModelError: onnxruntime refuses the model; the message has its reason on one line.
+        ProviderError: A provider is not available, or does not start.
+    """
+    chosen = _providers.resolve(providers)
+    options = _options(optimize, threads)
+    if not isinstance(model, ir.Model):
+        return _start(os.fspath(model), options, chosen, os.fspath(model))
+    name = str(model.meta.get("source", "the model"))
+    folders = {
+        os.path.abspath(value.const_value.base_dir)
+        for value in initializers(model)
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    if len(folders) > 1 or _bytes_in_message(model) > LARGEST_PROTO:
+        return _through_disk(model, options, chosen, name)
+    for folder in folders:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", folder
+        )
+    return _start(serialize(model), options, chosen, name)
+
+
+def run(
+    session: ort.InferenceSession,
+    feed: Mapping[str, np.ndarray],
+    outputs: Sequence[str] | None = None,
+) -> list[Any]:
+    """Runs a session once.
+
+    Args:
+        session: The session.
+        feed: Input name to array.
+        outputs: Names of the outputs wanted; None for all.
+
+    Returns:
+        The outputs in order: arrays, or lists where the model says sequence.
+
+    Raises:
+        ModelError: onnxruntime fails; the message has its reason on one line.
+    """
+    try:
+        return list(session.run(None if outputs is None else list(outputs), dict(feed)))
+    except ORT_ERRORS as error:
+        raise ModelError(f"onnxruntime cannot run the model: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of onnxruntime without error codes, C++ source positions and line breaks."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"\S*onnxruntime_src/\S+:\d+ ", "", text)
+    text = re.sub(r"Load model from .*? failed: ?", "", text)
+    return text[:300].strip() or type(error).__name__
+
+
+def _options(optimize: bool, threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.use_deterministic_compute = True
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Threads that spin after a run would slow down whatever comes next, such as another session.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _start(
+    source: str | bytes,
+    options: ort.SessionOptions,
+    chosen: list[tuple[str, dict[str, str]]],
+    name: str,
+) -> ort.InferenceSession:
+    names = [provider for provider, _ in chosen]
+    settings = [setting for _, setting in chosen]
+    try:
+        made = ort.InferenceSession(
+            source, options, providers=names, provider_options=settings, enable_fallback=0
+        )
+    except ORT_ERRORS as error:
+        raise ModelError(f"onnxruntime does not load {name}: {one_line(error)}") from error
+    missing = [provider for provider in names if provider not in made.get_providers()]
+    if missing:
+        raise ProviderError(
+            f"onnxruntime could not start {missing[0]}: no such device, or its libraries are not "
+            f"installed; available without it: {', '.join(_providers.available())}"
+        )
+    return made
+
+
+def _bytes_in_message(model: ir.Model) -> int:
+    """Bytes of the initializers that would be part of the protobuf message."""
+    tensors = [value.const_value for value in initializers(model)]
+    return sum(
+        tensor.nbytes
+        for tensor in tensors
+        if tensor is not None and not isinstance(tensor, ir.ExternalTensor)
+    )
+
+
+def _through_disk(
+    model: ir.Model,
+    options: ort.SessionOptions,
+    chosen: list[tuple[str, dict[str, str]]],
+    name: str,
+) -> ort.InferenceSession:
+    """By way of a temporary folder; onnxruntime keeps what it has mapped once it is gone."""
+    with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "model.onnx"
+        before = model.meta.get(WAS_EXTERNAL)
+        model.meta[WAS_EXTERNAL] = True
+        try:
+            save(model, path)
+        finally:
+            model.meta[WAS_EXTERNAL] = before
+        return _start(str(path), options, chosen, name)
