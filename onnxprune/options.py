@@ -1,0 +1,193 @@
+"""Every choice of a pruning run as one frozen value, checked when it is made.
+
+The command line and the Python API both build `PruneOptions`; nothing behind them reads flags. A value that makes no
+sense alone, or two that contradict each other, raise `OptionError` here and nowhere later.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from onnxprune.errors import OptionError
+from onnxprune.plan.granularity import NM, Channel, Granularity, parse_granularity
+from onnxprune.scores import criterion_names
+
+__all__ = ["DEFAULT_SPARSITY", "PruneOptions", "Recover", "Scope"]
+
+Scope = Literal["layer", "global"]
+Recover = Literal["none"]
+
+DEFAULT_SPARSITY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions:
+    """What to prune, by what measure, how far, and what to check and write.
+
+    Attributes:
+        granularity: `channel`, `weight`, `N:M` or `block:RxC`.
+        sparsity: Fraction to remove, 0 <= s < 1. None: one half, unless a threshold or N:M says how much.
+        threshold: Zero weights with |w| <= threshold (granularity `weight`).
+        relative_threshold: Zero weights with |w| <= theta * sum |w| of their tensor (granularity `weight`).
+        criterion: Name of a criterion of `onnxprune.scores`.
+        scope: What competes with what: the indices of one layer, or those of the whole model.
+        data: Data set for validation and for the criteria that need one.
+        exclude: Glob patterns of names (tensors, nodes) never to touch.
+        min_channels: Least number of channels that a Dim keeps.
+        round_to: Keep multiples of this many channels; None: what the machine's kernels like; 1: off.
+        allow_inexact: Also cut Dims that a normalisation or a mean runs over.
+        providers: Execution providers by short name (`cpu`, `cuda`) or onnxruntime name, in order.
+        seed: Of everything random: the criterion `random`, the inputs of the checks.
+        plan: Where to write the plan, JSON.
+        report: Where to write the report, JSON.
+        dry_run: Plan and report, write no model.
+        recover: How the accuracy is repaired after cutting.
+        sparse_format: Write zeroed initializers as ONNX sparse initializers where that saves bytes.
+        check_drift: Measure how far the outputs moved from the original's.
+        check_latency: Measure latency before and after.
+    """
+
+    granularity: Granularity = field(default_factory=Channel)
+    sparsity: float | None = None
+    threshold: float | None = None
+    relative_threshold: float | None = None
+    criterion: str = "magnitude"
+    scope: Scope = "layer"
+    data: Path | None = None
+    exclude: tuple[str, ...] = ()
+    min_channels: int = 1
+    round_to: int | None = None
+    allow_inexact: bool = False
+    providers: tuple[str, ...] = ("cpu",)
+    seed: int = 0
+    plan: Path | None = None
+    report: Path | None = None
+    dry_run: bool = False
+    recover: Recover = "none"
+    sparse_format: bool = False
+    check_drift: bool = True
+    check_latency: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises OptionError where a value is out of range or contradicts another."""
+        _fraction("sparsity", self.sparsity)
+        _not_negative("threshold", self.threshold)
+        _not_negative("relative threshold", self.relative_threshold)
+        _choice("criterion", self.criterion, criterion_names())
+        _choice("scope", self.scope, get_args(Scope))
+        _choice("recover", self.recover, get_args(Recover))
+        _at_least("min-channels", self.min_channels, 1)
+        _at_least("seed", self.seed, 0)
+        if self.round_to is not None:
+            _at_least("round-to", self.round_to, 1)
+        if not self.providers:
+            raise OptionError("no execution provider given: name at least one, such as cpu")
+        self._check_amount()
+        self._check_granularity()
+
+    def _check_amount(self) -> None:
+        given = {
+            "sparsity": self.sparsity,
+            "threshold": self.threshold,
+            "relative threshold": self.relative_threshold,
+        }
+        names = [name for name, value in given.items() if value is not None]
+        if len(names) > 1:
+            raise OptionError(f"{' and '.join(names)} both say how much to remove: give only one")
+        if isinstance(self.granularity, NM) and names:
+            raise OptionError(
+                f"{names[0]} does not go with granularity {self.granularity}: N:M fixes the sparsity"
+            )
+        if self.uses_threshold and str(self.granularity) != "weight":
+            raise OptionError(
+                f"{names[0]} needs granularity weight, not {self.granularity}: a threshold is on |w|"
+            )
+
+    def _check_granularity(self) -> None:
+        if self.uses_threshold and self.criterion not in ("magnitude", "l1"):
+            raise OptionError(
+                f"a threshold is on |w|: it does not go with the criterion {self.criterion}"
+            )
+        if self.sparse_format and isinstance(self.granularity, Channel):
+            raise OptionError(
+                "sparse initializers store zeros, and granularity channel leaves none:"
+                " use weight, N:M or block:RxC"
+            )
+
+    @property
+    def uses_threshold(self) -> bool:
+        """Whether a threshold, not a fraction, says how much to remove."""
+        return self.threshold is not None or self.relative_threshold is not None
+
+    @property
+    def fraction(self) -> float:
+        """The fraction to remove: what was asked for, or the default (N:M: what N and M say)."""
+        if isinstance(self.granularity, NM):
+            return 1 - self.granularity.n / self.granularity.m
+        return DEFAULT_SPARSITY if self.sparsity is None else self.sparsity
+
+    @classmethod
+    def of(cls, **values: Any) -> PruneOptions:
+        """Options from plain values: strings for the granularity and paths, lists for tuples.
+
+        Args:
+            **values: Fields by name; those left out, or None where None is no value, take their defaults.
+
+        Raises:
+            OptionError: An unknown field, or a value that makes no sense.
+        """
+        names = {item.name for item in fields(cls)}
+        unknown = sorted(set(values) - names)
+        if unknown:
+            raise OptionError(
+                f"unknown option {unknown[0]!r}: the options are {', '.join(sorted(names))}"
+            )
+        return cls(**{name: _plain(name, value) for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON takes them."""
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        return {**plain, "granularity": str(self.granularity), "sparsity": self._stated_sparsity()}
+
+    def _stated_sparsity(self) -> float | None:
+        return None if self.uses_threshold else self.fraction
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "granularity" and isinstance(value, str):
+        return parse_granularity(value)
+    if name in ("data", "plan", "report") and isinstance(value, str):
+        return Path(value)
+    if name in ("exclude", "providers"):
+        return (value,) if isinstance(value, str) else tuple(value)
+    return value
+
+
+def _fraction(name: str, value: float | None) -> None:
+    if value is not None and not (_number(name, value) and 0 <= value < 1):
+        raise OptionError(f"{name} must be at least 0 and below 1, not {value}")
+
+
+def _not_negative(name: str, value: float | None) -> None:
+    if value is not None and not (_number(name, value) and math.isfinite(value) and value >= 0):
+        raise OptionError(f"{name} must be a finite number of at least 0, not {value}")
+
+
+def _number(name: str, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise OptionError(f"{name} must be a number, not {value!r}")
+    return True
+
+
+def _at_least(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"unknown {name} {value!r}: choose from {', '.join(choices)}")

@@ -1,0 +1,14 @@
+"""Criteria: how much each element of a weight tensor matters."""
+
+from __future__ import annotations
+
+from onnxprune.scores import weight_based as _weight_based  # noqa: F401  registers its criteria
+from onnxprune.scores.criterion import (
+    Context,
+    Criterion,
+    criterion,
+    criterion_names,
+    get_criterion,
+)
+
+__all__ = ["Context", "Criterion", "criterion", "criterion_names", "get_criterion"]

@@ -1,0 +1,143 @@
+"""What a criterion is, and the registry of them.
+
+A criterion gives every element of a tensor a saliency >= 0: how much it matters. Pooled over a set G of elements (a
+block, a channel with all its tensors) the saliency is
+
+    s(G) = ( sum over G of |s_e|^p )^(1/p)
+
+with the criterion's power p: 2 makes `magnitude` the L2 norm, 1 makes `l1` the L1 norm. The sum inside, the energy,
+adds up over tensors, so a caller may stream them and take the root at the end.
+
+A criterion sees one tensor at a time and keeps nothing, so scoring needs memory for the largest tensor only. One that
+needs data reads what calibration gathered from `Context.statistics` under the tensor's name; it is a few lines, e.g.
+
+    @criterion("taylor", needs_data=True, summary="|w dL/dw|, first order loss of removing a weight")
+    def taylor(name, values, context):
+        return np.abs(values * context.statistic("gradient", name))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import OnnxPruneError, OptionError
+
+__all__ = ["Array", "Context", "Criterion", "criterion", "criterion_names", "get_criterion"]
+
+Array = npt.NDArray[Any]
+Element = Callable[[str, Array, "Context"], Array]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a criterion may know besides the weights.
+
+    Attributes:
+        seed: Of the criteria that draw numbers.
+        statistics: By kind (`gradient`, `input_norm`, ...) then by tensor name, arrays that fit the tensor's shape.
+    """
+
+    seed: int = 0
+    statistics: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+
+    def statistic(self, kind: str, name: str) -> Array:
+        """The statistic of one tensor.
+
+        Raises:
+            OnnxPruneError: Calibration did not gather it.
+        """
+        try:
+            return self.statistics[kind][name]
+        except KeyError:
+            raise OnnxPruneError(f"no {kind} was gathered for the tensor {name!r}") from None
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A named measure of how much each element of a tensor matters.
+
+    Attributes:
+        name: As on the command line.
+        summary: One line for the help text.
+        element: From tensor name, float values and context to saliencies of the same shape.
+        power: p of the pooling rule in the module docstring.
+        needs_data: Whether `Context.statistics` must be filled from a data set.
+    """
+
+    name: str
+    summary: str
+    element: Element
+    power: int = 1
+    needs_data: bool = False
+
+    def saliency(self, name: str, values: Array, context: Context | None = None) -> Array:
+        """Saliency of every element of one tensor.
+
+        Args:
+            name: The tensor's name in the model.
+            values: Its values, real numbers of any float type, any shape.
+            context: Seed and statistics.
+
+        Returns:
+            float32 (float64 for float64 values), the shape of `values`, nothing below 0.
+
+        Raises:
+            OnnxPruneError: The values or the saliencies are NaN.
+        """
+        wide = np.float64 if values.dtype == np.float64 else np.float32
+        result = self.element(name, values.astype(wide, copy=False), context or Context())
+        if np.isnan(result).any():
+            raise OnnxPruneError(
+                f"the tensor {name!r} has NaN values: repair or --exclude it, nothing can rank them"
+            )
+        return result.astype(wide, copy=False)
+
+    def energy(self, saliency: Array, axes: tuple[int, ...] | None = None) -> Array:
+        """Sum over `axes` (None: all) of saliency^p, in float64; add these over tensors, then `norm`."""
+        return np.asarray(np.sum(saliency.astype(np.float64) ** self.power, axis=axes))
+
+    def norm(self, energy: Array) -> Array:
+        """The pooled saliency of summed energies."""
+        return energy if self.power == 1 else energy ** (1 / self.power)
+
+
+_CRITERIA: dict[str, Criterion] = {}
+
+
+def criterion(
+    name: str, *, summary: str, power: int = 1, needs_data: bool = False
+) -> Callable[[Element], Element]:
+    """Decorator that registers an element function as the criterion `name`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def register(element: Element) -> Element:
+        if name in _CRITERIA:
+            raise ValueError(f"criterion {name!r} is registered twice")
+        _CRITERIA[name] = Criterion(name, summary, element, power, needs_data)
+        return element
+
+    return register
+
+
+def criterion_names() -> tuple[str, ...]:
+    """The registered names, in order of registration."""
+    return tuple(_CRITERIA)
+
+
+def get_criterion(name: str) -> Criterion:
+    """The criterion of that name.
+
+    Raises:
+        OptionError: There is none.
+    """
+    if name not in _CRITERIA:
+        raise OptionError(f"unknown criterion {name!r}: choose from {', '.join(_CRITERIA)}")
+    return _CRITERIA[name]
