@@ -68,7 +68,8 @@ def macs_by_node(model: ir.Model, shapes: Shapes) -> dict[ir.Node, int]:
     """
     counted: dict[ir.Node, int] = {}
     for node in model.graph.all_nodes():
-        rule = _RULES.get(node.op_type) if node.domain in _DOMAINS else None
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        rule = _RULES.get((domain, node.op_type))
         if rule is None:
             continue
         output = _shape(node.outputs[0], shapes)
@@ -165,28 +166,39 @@ def _multi_head(node: ir.Node, inputs: list[Shape | None], output: Shape) -> int
     return query[0] * query[1] * key[1] * (query[2] + output[-1])
 
 
-_DOMAINS = {"", "ai.onnx", "com.microsoft"}
-_RULES: dict[str, _Rule] = {
-    "Conv": _conv(1),
-    "FusedConv": _conv(1),
-    "NhwcFusedConv": _conv(1),
-    "ConvInteger": _conv(1),
-    "QLinearConv": _conv(3),
-    "ConvTranspose": _conv_transpose,
-    "MatMul": _matmul,
-    "MatMulInteger": _matmul,
-    "MatMulIntegerToFloat": _matmul,
-    "DynamicQuantizeMatMul": _matmul,
-    "QLinearMatMul": _matmul,
-    "MatMulNBits": _matmul,
-    "FusedMatMul": _gemm,
-    "Gemm": _gemm,
-    "FusedGemm": _gemm,
-    "QGemm": _gemm,
-    "LSTM": _recurrent,
-    "GRU": _recurrent,
-    "RNN": _recurrent,
-    "Einsum": _einsum,
-    "Attention": _attention,
-    "MultiHeadAttention": _multi_head,
+def _onnx_attention(node: ir.Node, inputs: list[Shape | None], output: Shape) -> int | None:
+    """Attention of ONNX: Q K' and its product with V; 4-D inputs are (batch, heads, length, size)."""
+    query, key = inputs[0], inputs[1]
+    if query is None or key is None:
+        return None
+    return math.prod(query) * key[-2] + math.prod(output) * key[-2]
+
+
+_MS = "com.microsoft"
+_RULES: dict[tuple[str, str], _Rule] = {
+    ("", "Conv"): _conv(1),
+    ("", "ConvInteger"): _conv(1),
+    ("", "QLinearConv"): _conv(3),
+    (_MS, "FusedConv"): _conv(1),
+    (_MS, "NhwcFusedConv"): _conv(1),
+    (_MS, "QLinearConv"): _conv(3),
+    ("", "ConvTranspose"): _conv_transpose,
+    ("", "MatMul"): _matmul,
+    ("", "MatMulInteger"): _matmul,
+    ("", "QLinearMatMul"): _matmul,
+    (_MS, "MatMulIntegerToFloat"): _matmul,
+    (_MS, "DynamicQuantizeMatMul"): _matmul,
+    (_MS, "MatMulNBits"): _matmul,
+    (_MS, "FusedMatMul"): _gemm,
+    ("", "Gemm"): _gemm,
+    (_MS, "FusedGemm"): _gemm,
+    (_MS, "QGemm"): _gemm,
+    ("", "LSTM"): _recurrent,
+    ("", "GRU"): _recurrent,
+    ("", "RNN"): _recurrent,
+    (_MS, "DynamicQuantizeLSTM"): _recurrent,
+    ("", "Einsum"): _einsum,
+    ("", "Attention"): _onnx_attention,
+    (_MS, "Attention"): _attention,
+    (_MS, "MultiHeadAttention"): _multi_head,
 }
