@@ -1,0 +1,51 @@
+"""A copy of a model, ready to be differentiated.
+
+Functions are inlined, the opset is at least 18, initializers are no inputs, every value carries the
+element type and shape that a real run gave it, and ops that have no rule but are defined by ONNX in
+terms of simpler ones are replaced by those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.autodiff.expand import expand
+from onnxprune.autodiff.opset import raise_opset
+from onnxprune.autodiff.shapes import annotate
+from onnxprune.graph import inline
+
+__all__ = ["prepare"]
+
+_MOST_EXPANSIONS = 8  # of functions within functions
+
+
+def prepare(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None = None) -> ir.Model:
+    """The copy.
+
+    Args:
+        model: Any model that onnxruntime runs; left as it is.
+        feeds: Inputs to learn shapes from; random ones by default.
+
+    Returns:
+        A model whose values all have types and shapes (those of control-flow bodies excepted).
+
+    Raises:
+        ModelError: onnxruntime does not run the model.
+    """
+    prepared = inline(model.clone())
+    for name, value in list(prepared.graph.initializers.items()):
+        if value.is_graph_input():
+            prepared.graph.inputs.remove(value)
+            prepared.graph.initializers[name] = value
+    feeds = annotate(prepared, feeds)
+    if raise_opset(prepared):
+        annotate(prepared, feeds)
+    for _ in range(_MOST_EXPANSIONS):
+        if not expand(prepared):
+            break
+        annotate(prepared, feeds)
+    return prepared
