@@ -1,0 +1,1 @@
+"""Proof on onnxruntime: drift, accuracy and latency of one model against another."""

@@ -1,0 +1,125 @@
+"""One model held against another: drift, accuracy and latency in one result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.errors import OptionError
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.latency import Speed, speed
+from onnxprune.runtime.sessions import session
+from onnxprune.validate.accuracy import Accuracy, accuracy
+from onnxprune.validate.drift import Drift, drift
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the second model does differently from the first.
+
+    Attributes:
+        drift: Distance of each output.
+        before: Accuracy of the first model; None without labels.
+        after: Accuracy of the second model; None without labels.
+        speed: Latency of both; None where it was not measured.
+        samples: Samples, or random inputs, that the drift was measured on.
+        random: Whether the inputs were random ones.
+        providers: onnxruntime providers that ran the models.
+    """
+
+    drift: tuple[Drift, ...]
+    before: Accuracy | None
+    after: Accuracy | None
+    speed: Speed | None
+    samples: int
+    random: bool
+    providers: tuple[str, ...]
+
+    @property
+    def drop(self) -> float | None:
+        """Accuracy lost; None without labels."""
+        if self.before is None or self.after is None:
+            return None
+        return self.before.value - self.after.value
+
+    @property
+    def relative_error(self) -> float:
+        """The largest relative error of any output; NaN outputs do not count."""
+        return max((d.relative_error for d in self.drift if d.relative_error >= 0), default=0.0)
+
+    def to_dict(self) -> dict[str, object]:
+        """All of it as plain data, ready for JSON."""
+        return {
+            "drift": [entry.to_dict() for entry in self.drift],
+            "accuracy_before": self.before.to_dict() if self.before else None,
+            "accuracy_after": self.after.to_dict() if self.after else None,
+            "latency": self.speed.to_dict() if self.speed else None,
+            "samples": self.samples,
+            "random_inputs": self.random,
+            "providers": list(self.providers),
+        }
+
+
+def compare(
+    a: ir.Model | str | Path,
+    b: ir.Model | str | Path,
+    data: Dataset | Sequence[Mapping[str, np.ndarray]],
+    *,
+    providers: Sequence[str] = ("cpu",),
+    seconds: float = 2.0,
+    batch: int = 32,
+    most: int = 512,
+    threads: int | None = None,
+) -> Comparison:
+    """Holds model `b` against model `a` on the same inputs.
+
+    Args:
+        a: The original.
+        b: The pruned model, or any other with the same inputs and outputs.
+        data: The user's samples; or, where there are none, feeds of random inputs.
+        providers: onnxruntime providers by name, in order of preference.
+        seconds: How long to measure the latency; 0 measures none.
+        batch: Samples a run, where the models leave the choice.
+        most: Samples used for the drift at most; the accuracy is that of all samples.
+        threads: Threads within an operator; None leaves the choice to onnxruntime.
+
+    Raises:
+        ModelError: onnxruntime refuses a model, or the two cannot be compared.
+        DataError: The labels do not go with the outputs.
+        OptionError: There are no inputs to compare on.
+    """
+    before, after = (session(model, providers, threads=threads) for model in (a, b))
+    if isinstance(data, Dataset):
+        sample = data.take(most)
+        feeds = [*sample.batches(batch)]
+        count = len(sample)
+    else:
+        feeds = [dict(feed) for feed in data]
+        count = len(feeds)
+    if not feeds:
+        raise OptionError("there are no inputs to compare the models on")
+    labelled = data if isinstance(data, Dataset) and data.labels is not None else None
+    return Comparison(
+        drift=tuple(drift(before, after, feeds)),
+        before=accuracy(before, labelled, batch) if labelled else None,
+        after=accuracy(after, labelled, batch) if labelled else None,
+        speed=speed(before, after, _single(data, feeds[0]), seconds=seconds) if seconds else None,
+        samples=count,
+        random=not isinstance(data, Dataset),
+        providers=tuple(before.get_providers()),
+    )
+
+
+def _single(
+    data: Dataset | Sequence[Mapping[str, np.ndarray]], feed: Mapping[str, np.ndarray]
+) -> Mapping[str, np.ndarray]:
+    """The smallest feed: one sample where the model takes any batch."""
+    if isinstance(data, Dataset) and not data.stacked and data.fixed_batch is None:
+        return {name: array[:1] for name, array in feed.items()}
+    return feed
