@@ -12,8 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxprune.api import inspect, prune, validate
     from onnxprune.options import PruneOptions
-    from onnxprune.pipeline import inspect, prune, validate
     from onnxprune.report import Report
 
 __all__ = ["PruneOptions", "Report", "__version__", "inspect", "prune", "validate"]
@@ -23,9 +23,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "PruneOptions": "onnxprune.options",
     "Report": "onnxprune.report",
-    "inspect": "onnxprune.pipeline",
-    "prune": "onnxprune.pipeline",
-    "validate": "onnxprune.pipeline",
+    "inspect": "onnxprune.api",
+    "prune": "onnxprune.api",
+    "validate": "onnxprune.api",
 }
 
 

@@ -86,6 +86,8 @@ class PruneOptions:
             _at_least("round-to", self.round_to, 1)
         if not self.providers:
             raise OptionError("no execution provider given: name at least one, such as cpu")
+        if self.report is not None and self.report.suffix.lower() != ".json":
+            raise OptionError(f"a report is JSON: name it something.json, not {self.report}")
         self._check_amount()
         self._check_granularity()
 

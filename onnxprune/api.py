@@ -1,0 +1,102 @@
+"""The program from Python: the same steps as the command line, the report as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onnxprune import pipeline
+from onnxprune.errors import OptionError
+from onnxprune.graph import same_file
+from onnxprune.options import PruneOptions
+from onnxprune.progress import Progress, Silent
+from onnxprune.report import Report, write_json
+
+__all__ = ["inspect", "prune", "run_prune", "validate"]
+
+
+def prune(input: str | Path, output: str | Path | None = None, **options: Any) -> Report:
+    """Prunes a model file.
+
+    Args:
+        input: The model to read; stays untouched.
+        output: Where the pruned model goes; may be left out with `dry_run=True`.
+        **options: Fields of `PruneOptions` by name; the granularity and paths may be strings.
+
+    Returns:
+        What was done and measured.
+
+    Raises:
+        OptionError: An option makes no sense, or `output` is `input`.
+        OnnxPruneError: The model cannot be read, has nothing to prune, or the result fails its validation; then
+            nothing is written.
+
+    Examples:
+        >>> report = onnxprune.prune("in.onnx", "out.onnx", sparsity=0.3, exclude=["head.*"])
+        >>> report.after.params / report.before.params
+        0.52
+    """
+    return run_prune(
+        Path(input), None if output is None else Path(output), PruneOptions.of(**options)
+    )
+
+
+def run_prune(
+    input: Path, output: Path | None, options: PruneOptions, progress: Progress | None = None
+) -> Report:
+    """`prune` with options made before; writes the report file that they name."""
+    _check_paths(input, output, options)
+    report = pipeline.prune(input, output, options, progress=progress or Silent())
+    if options.report is not None:
+        write_json(report.to_dict(), options.report)
+    return report
+
+
+def inspect(input: str | Path, progress: Progress | None = None, **options: Any) -> Report:
+    """What of a model can be cut, what not and why, and what it costs.
+
+    Args:
+        input: The model to read.
+        progress: Where long work is shown.
+        **options: Fields of `PruneOptions` by name.
+    """
+    chosen = PruneOptions.of(**options)
+    report = pipeline.inspect(Path(input), chosen, progress=progress or Silent())
+    if chosen.report is not None:
+        write_json(report.to_dict(), chosen.report)
+    return report
+
+
+def validate(
+    before: str | Path, after: str | Path, progress: Progress | None = None, **options: Any
+) -> Report:
+    """Drift, accuracy and latency of one model against another.
+
+    Args:
+        before: The model to compare with.
+        after: The model in question.
+        progress: Where long work is shown.
+        **options: Of `PruneOptions`: data, providers, seed, report, check_drift, check_latency.
+    """
+    chosen = PruneOptions.of(**options)
+    report = pipeline.validate(Path(before), Path(after), chosen, progress=progress or Silent())
+    if chosen.report is not None:
+        write_json(report.to_dict(), chosen.report)
+    return report
+
+
+def _check_paths(input: Path, output: Path | None, options: PruneOptions) -> None:
+    """Raises OptionError where two of the files are one, or there is nowhere to write."""
+    if output is None and not options.dry_run:
+        raise OptionError("no output file: name one, or ask for a dry run")
+    named = [("the output", output), ("the plan", options.plan), ("the report", options.report)]
+    seen = [("the input", input)]
+    for role, path in named:
+        if path is None:
+            continue
+        for other_role, other in seen:
+            if same_file(path, other):
+                raise OptionError(
+                    f"{role} would overwrite {other_role}, {other}: name another file"
+                )
+        seen.append((role, path))

@@ -1,0 +1,149 @@
+"""What a run did and measured, as plain data.
+
+Every command fills the same `Report`; what it has nothing to say about stays empty. The terminal and the JSON file are
+two views of it, and the Python API returns it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Check", "Cost", "DimRow", "Report", "TensorRow"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        params: Elements of its float (or quantised) constant tensors.
+        bytes: Of the model file and its external data; None where none is written.
+        macs: Multiply-accumulates of one run at batch 1; None where they are not known.
+        zeros: Elements of its weights that are zero; None where not counted.
+    """
+
+    params: int
+    bytes: int | None = None
+    macs: int | None = None
+    zeros: int | None = None
+
+
+@dataclass(frozen=True)
+class DimRow:
+    """One Dim: indices that live and die together.
+
+    Attributes:
+        name: A name a reader recognises, such as that of the tensor that makes it.
+        size: Its indices in the input model.
+        kept: Those left; equal to `size` where nothing is cut.
+        params: Elements of all tensors along it.
+        macs: Multiply-accumulates that run along it; None where not known.
+        reason: Why it cannot be cut; empty where it can.
+        inexact: Whether a normalisation or mean runs over it.
+        tensors: The constant tensors that have it as an axis.
+    """
+
+    name: str
+    size: int
+    kept: int
+    params: int = 0
+    macs: int | None = None
+    reason: str = ""
+    inexact: bool = False
+    tensors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """One tensor that was zeroed in part."""
+
+    name: str
+    shape: tuple[int, ...]
+    zeroed: int
+
+    @property
+    def size(self) -> int:
+        """Its elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was measured on onnxruntime.
+
+    Attributes:
+        name: Such as `cut equals mask`, `drift`, `accuracy`, `latency`.
+        passed: Whether it held; None where it is a measurement without a bar.
+        summary: One line for a reader.
+        values: The figures, as JSON takes them.
+    """
+
+    name: str
+    passed: bool | None
+    summary: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run did and why, and what onnxruntime measured.
+
+    Attributes:
+        command: Which one it was.
+        input: The model read (of `validate`: the first one).
+        output: The model written (of `validate`: the second one); None where none was.
+        options: As `PruneOptions.to_dict` gives them.
+        before: What the input costs.
+        after: What the output costs.
+        dims: One row a Dim.
+        tensors: One row a zeroed tensor.
+        frozen: Why indices cannot be cut, and how many indices each reason holds, most first.
+        skipped: Weights left alone by name, with the reason.
+        checks: What was measured.
+        timings: Seconds by step, in order.
+        notes: What else the user should know, a sentence each.
+        versions: Of the packages that were used.
+    """
+
+    command: Literal["prune", "inspect", "validate"]
+    input: str
+    output: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    before: Cost | None = None
+    after: Cost | None = None
+    dims: tuple[DimRow, ...] = ()
+    tensors: tuple[TensorRow, ...] = ()
+    frozen: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passed is not False for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON takes it: numbers that are not finite become None."""
+        plain: dict[str, Any] = _plain({"format": "onnxprune-report/1", **asdict(self)})
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case bool() | int() | str() | None:
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+    if hasattr(value, "item"):  # a numpy scalar
+        return _plain(value.item())
+    return str(value)

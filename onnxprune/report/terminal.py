@@ -1,0 +1,182 @@
+"""A report for a reader: tables in a terminal, plain aligned text in a pipe.
+
+From top to bottom: what became of the model, what it costs before and after, where that was taken from, what could
+not be touched and why, what onnxruntime measured, what to know.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxprune.report.data import Check, DimRow, Report
+
+__all__ = ["count", "render"]
+
+_WIDTH = 120  # of plain text, where no terminal says how wide it is
+_ROWS = 20  # of a table, unless all are asked for
+_REASONS = 8
+
+
+def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
+    """Writes the report to a stream.
+
+    Args:
+        report: What to show.
+        file: A terminal gets colours and rules, anything else plain text.
+        verbose: All rows of all tables.
+    """
+    terminal = file.isatty()
+    console = Console(
+        file=file,
+        width=None if terminal else _WIDTH,
+        no_color=not terminal or None,
+        highlight=False,
+        emoji=False,
+        soft_wrap=not terminal,
+    )
+    console.print(Text(_headline(report), style="bold"))
+    if report.before is not None:
+        console.print(_costs(report))
+    for part in (_dims(report, verbose), _tensors(report, verbose), _frozen(report, verbose)):
+        if part is not None:
+            console.print(part)
+    if report.checks:
+        console.print(_checks(report.checks))
+    for note in report.notes:
+        console.print(Text(f"note: {note}"))
+
+
+def count(number: int | None) -> str:
+    """A number as people read it: 987, 96.3 K, 25.6 M, 4.1 G."""
+    if number is None:
+        return "-"
+    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
+        if abs(number) >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
+def _headline(report: Report) -> str:
+    match report.command:
+        case "inspect":
+            return f"{report.input}"
+        case "validate":
+            return f"{report.input} -> {report.output}"
+    where = report.output or "nothing written"
+    return f"{report.input} -> {where}  ({_choices(report.options)})"
+
+
+def _choices(options: Mapping[str, Any]) -> str:
+    """The options that decide what is removed."""
+    amounts = ("threshold", "relative_threshold", "sparsity")
+    amount = next((name for name in amounts if options.get(name) is not None), None)
+    parts = [str(options.get("granularity", ""))]
+    if amount is not None:
+        parts.append(f"{amount.replace('_', ' ')} {options[amount]:g}")
+    parts.append(str(options.get("criterion", "")))
+    if options.get("scope"):
+        parts.append(f"scope {options['scope']}")
+    return ", ".join(part for part in parts if part)
+
+
+def _costs(report: Report) -> Table:
+    before, after = report.before, report.after
+    assert before is not None
+    table = _table("", "before>", *(("after>", "left>") if after is not None else ()))
+    for label, name in (("parameters", "params"), ("MACs", "macs"), ("bytes", "bytes")):
+        old = getattr(before, name)
+        new = None if after is None else getattr(after, name)
+        if old is None and new is None:
+            continue
+        table.add_row(label, count(old), *(() if after is None else (count(new), _share(new, old))))
+    if after is not None and after.zeros is not None:
+        table.add_row("zero weights", count(before.zeros), count(after.zeros), "")
+    return table
+
+
+def _share(part: int | None, whole: int | None) -> str:
+    return "-" if part is None or not whole else f"{part / whole:.1%}"
+
+
+def _dims(report: Report, verbose: bool) -> Table | None:
+    rows = [row for row in report.dims if report.command == "inspect" or row.kept < row.size]
+    if not rows:
+        return None
+    inspect = report.command == "inspect"
+    table = _table(
+        "Dim", *(("size>",) if inspect else ("channels>", "kept>")), "params>", "MACs>", ""
+    )
+    for row in rows if verbose else rows[:_ROWS]:
+        sizes = (str(row.size),) if inspect else (str(row.size), str(row.kept))
+        table.add_row(row.name, *sizes, count(row.params), count(row.macs), _state(row))
+    return _with_rest(table, rows, verbose, "Dims")
+
+
+def _state(row: DimRow) -> str:
+    if row.reason:
+        return f"frozen: {row.reason}"
+    return "inexact" if row.inexact else ""
+
+
+def _tensors(report: Report, verbose: bool) -> Table | None:
+    if not report.tensors:
+        return None
+    table = _table("tensor", "shape", "zeroed>", "share>")
+    for row in report.tensors if verbose else report.tensors[:_ROWS]:
+        shape = "x".join(map(str, row.shape))
+        table.add_row(row.name, shape, count(row.zeroed), _share(row.zeroed, row.size))
+    return _with_rest(table, report.tensors, verbose, "tensors")
+
+
+def _frozen(report: Report, verbose: bool) -> Table | None:
+    """Reasons with the number of indices that each freezes, and of weights that each leaves alone."""
+    rows = [(reason, f"{number} indices") for reason, number in report.frozen.items()]
+    rows += [
+        (reason, f"{number} weights")
+        for reason, number in Counter(report.skipped.values()).most_common()
+    ]
+    if not rows:
+        return None
+    table = _table("left alone because", ">")
+    for reason, number in rows if verbose else rows[:_REASONS]:
+        table.add_row(reason, number)
+    return _with_rest(table, rows, verbose, "reasons", _REASONS)
+
+
+def _checks(checks: Iterable[Check]) -> Table:
+    table = _table("checked on onnxruntime", "", "")
+    for check in checks:
+        word = {None: "", True: "ok", False: "FAILED"}[check.passed]
+        style = {None: "", True: "green", False: "bold red"}[check.passed]
+        table.add_row(check.name, Text(word, style=style), check.summary)
+    return table
+
+
+def _with_rest(
+    table: Table, rows: Iterable[Any], verbose: bool, what: str, most: int = _ROWS
+) -> Table:
+    more = len(tuple(rows)) - most
+    if more > 0 and not verbose:
+        table.add_row(f"... {more} more {what}, all of them with --verbose")
+    return table
+
+
+def _table(*headings: str) -> Table:
+    """A table; headings that end in `>` stand over numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for heading in headings:
+        number = heading.endswith(">")
+        table.add_column(
+            heading.removesuffix(">"),
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=number,
+        )
+    return table
