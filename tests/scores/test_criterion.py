@@ -41,7 +41,7 @@ def test_random_depends_on_name_and_seed_and_on_nothing_else() -> None:
 def test_nan_weights_are_an_error_that_names_the_tensor() -> None:
     values = random(3, 3)
     values[1, 1] = np.nan
-    with pytest.raises(OnnxPruneError, match="'layer.weight' has NaN"):
+    with pytest.raises(OnnxPruneError, match=r"'layer\.weight' has NaN"):
         get_criterion("magnitude").saliency("layer.weight", values)
 
 
@@ -59,5 +59,5 @@ def test_registering_a_name_twice_is_an_error() -> None:
 def test_a_statistic_that_was_not_gathered_is_an_error() -> None:
     context = Context(statistics={"gradient": {"w": np.ones(2)}})
     np.testing.assert_array_equal(context.statistic("gradient", "w"), np.ones(2))
-    with pytest.raises(OnnxPruneError, match="no gradient was gathered for the tensor 'v'"):
+    with pytest.raises(OnnxPruneError, match="no gradient was gathered"):
         context.statistic("gradient", "v")
