@@ -80,20 +80,21 @@ def read(tensor: ir.TensorProtocol) -> np.ndarray:
     return np.asarray(tensor.numpy())
 
 
-def attach(model: ir.Model, folder: Path) -> bool:
-    """Checks every external tensor of the model, makes it a `FileTensor`, says if there is any.
+def attach(model: ir.Model, folder: Path) -> tuple[Path, ...]:
+    """Checks every external tensor of the model and makes it a `FileTensor`.
 
     Args:
         model: The model as deserialised; changed in place.
         folder: The folder that holds the model's file, and must hold its data.
 
+    Returns:
+        The files that hold the tensors.
+
     Raises:
         ModelError: A file is missing, too short, or not inside the folder.
     """
-    seen = False
     sizes: dict[str, int] = {}  # bytes of every data file that was looked at
     for holder, key, tensor in _external_tensors(model):
-        seen = True
         tensor.base_dir = folder
         attached = _file_tensor(tensor)
         location = os.fspath(attached.location)
@@ -104,7 +105,7 @@ def attach(model: ir.Model, folder: Path) -> bool:
             holder.const_value = attached
         else:
             holder.attributes[key] = ir.AttrTensor(key, attached)
-    return seen
+    return tuple(folder / location for location in sizes)
 
 
 def _external_tensors(

@@ -13,7 +13,10 @@ __all__ = ["clone", "inline"]
 
 def clone(model: ir.Model) -> ir.Model:
     """A copy with the same tensors, `model.meta` included (`ir.Model.clone` drops it)."""
-    copy = model.clone()
+    try:
+        copy = model.clone()
+    except RuntimeError as error:
+        raise ModelError("a node reads a value that nothing in the model makes") from error
     copy.meta.update(model.meta)
     return copy
 

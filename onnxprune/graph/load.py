@@ -26,10 +26,10 @@ from onnx import numpy_helper
 from onnxprune.errors import ModelError
 from onnxprune.graph import external
 
-__all__ = ["MAP_TYPES", "SOURCE", "WAS_EXTERNAL", "load"]
+__all__ = ["DATA_FILES", "MAP_TYPES", "SOURCE", "load"]
 
 SOURCE = "source"  # model.meta: Path of the file that was loaded
-WAS_EXTERNAL = "external_data"  # model.meta: whether that file keeps weights in other files
+DATA_FILES = "data_files"  # model.meta: the files in which that one keeps its external data
 MAP_TYPES = (
     "map_types"  # model.meta: name of an input or output -> its TypeProto, where that has a map
 )
@@ -45,7 +45,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
 
     Returns:
         The model with all names, versions, functions and metadata as in the file; `model.meta` says
-        where it came from (`SOURCE`) and whether it had external data (`WAS_EXTERNAL`).
+        where it came from (`SOURCE`) and which files hold its external data (`DATA_FILES`).
 
     Raises:
         ModelError: There is no such file, it is not ONNX, it is cut short, its external data are
@@ -67,7 +67,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {_root_cause(error)}") from error
     model.meta[SOURCE] = path
-    model.meta[WAS_EXTERNAL] = external.attach(model, path.parent)
+    model.meta[DATA_FILES] = external.attach(model, path.parent)
     model.meta[MAP_TYPES] = map_types
     return model
 

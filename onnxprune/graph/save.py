@@ -26,7 +26,7 @@ from typing import BinaryIO
 import onnx_ir as ir
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.graph.load import WAS_EXTERNAL
+from onnxprune.graph.load import DATA_FILES, SOURCE
 from onnxprune.graph.serialize import LARGEST_PROTO, in_memory, initializers, serialize
 
 __all__ = ["data_file", "same_file", "save"]
@@ -50,7 +50,7 @@ def data_file(path: str | os.PathLike[str]) -> Path:
     return path.with_name(path.name + ".data")
 
 
-def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
+def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None = None) -> None:
     """Writes the model; `path` is either replaced whole or left untouched.
 
     Weights go to `data_file(path)` where the source had external data or they exceed 2 GB, else
@@ -61,18 +61,25 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
         model: The model; unchanged. Its lazy tensors are evaluated one at a time, once.
         path: The file to write. External tensors of `model` that lie in `data_file(path)` are
             invalid afterwards.
+        external: Whether weights go to a file of their own; None decides as said above.
 
     Raises:
-        OnnxPruneError: The target cannot be written, or the disk is full.
+        OnnxPruneError: The target cannot be written, the disk is full, or the file that the model
+            was loaded from would lose its external data.
         ModelError: The model cannot be serialised.
     """
     path = Path(path)
-    _check_target(path)
+    if external is None:
+        external = _wants_external(model)
+    targets = [path, data_file(path)] if external else [path]
+    for target in targets:
+        _check_target(target)
+    if SOURCE in model.meta and not same_file(path, model.meta[SOURCE]):
+        _check_apart(targets, [model.meta[SOURCE], *model.meta[DATA_FILES]])
     with ExitStack() as stack:
         try:
             data = None
-            if _wants_external(model):
-                _check_target(data_file(path))
+            if external:
                 data = stack.enter_context(_temporary(data_file(path)))
                 stack.enter_context(_moved_out(model, data, data_file(path).name))
             content = serialize(model)
@@ -98,6 +105,17 @@ def _check_target(path: Path) -> None:
         raise OnnxPruneError(f"cannot write {path}: it is not a regular file")
     if path.exists() and not os.access(path, os.W_OK):
         raise OnnxPruneError(f"cannot write {path}: the file is write-protected")
+
+
+def _check_apart(targets: list[Path], sources: list[Path]) -> None:
+    """The files of the model that was loaded are not overwritten by those of another."""
+    for target in targets:
+        for source in sources:
+            if same_file(target, source):
+                raise OnnxPruneError(
+                    f"writing {targets[0]} would overwrite {source}, which the input needs; "
+                    "choose another name"
+                )
 
 
 @contextmanager
@@ -133,7 +151,7 @@ def _uninterrupted() -> Iterator[None]:
 def _wants_external(model: ir.Model) -> bool:
     tensors = [value.const_value for value in initializers(model)]
     return (
-        bool(model.meta.get(WAS_EXTERNAL))
+        bool(model.meta.get(DATA_FILES))
         or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
         or sum(tensor.nbytes for tensor in tensors if tensor is not None) > LARGEST_PROTO
     )

@@ -20,7 +20,6 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _binding
 
 from onnxprune.errors import ModelError, ProviderError
-from onnxprune.graph.load import WAS_EXTERNAL
 from onnxprune.graph.save import save
 from onnxprune.graph.serialize import LARGEST_PROTO, initializers, serialize
 from onnxprune.runtime import providers as _providers
@@ -168,10 +167,5 @@ def _through_disk(
     """By way of a temporary folder; onnxruntime keeps what it has mapped once it is gone."""
     with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
-        before = model.meta.get(WAS_EXTERNAL)
-        model.meta[WAS_EXTERNAL] = True
-        try:
-            save(model, path)
-        finally:
-            model.meta[WAS_EXTERNAL] = before
+        save(model, path, external=True)
         return _start(str(path), options, chosen, name)
