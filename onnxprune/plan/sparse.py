@@ -1,9 +1,9 @@
 """Zeroed initializers as ONNX sparse initializers, where that saves bytes.
 
 A sparse initializer stores the values that are not zero and their positions as int64: v bytes and 8 per value, where
-the dense form has v bytes per element. So it pays off when fewer than v / (v + 8) of the elements are not zero: one third
-for float32, one fifth for float16. onnxruntime accepts them and makes them dense when it loads the model; they save
-disk, not time. `onnx_ir` does not keep them, so this works on the saved file.
+the dense form has v bytes per element. So it pays off when fewer than v / (v + 8) of the elements are not zero: one
+third for float32, one fifth for float16. onnxruntime accepts them and makes them dense when it loads the model; they
+save disk, not time. `onnx_ir` does not keep them, so this works on the saved file.
 
 Left dense: external data, weights inside subgraphs and functions, and initializers that are also graph inputs.
 """

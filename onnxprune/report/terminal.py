@@ -24,6 +24,12 @@ _ROWS = 20  # of a table, unless all are asked for
 _REASONS = 8
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to the caller what a reader who has left means; rich would end the program."""
+        raise BrokenPipeError
+
+
 def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
     """Writes the report to a stream.
 
@@ -33,7 +39,7 @@ def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
         verbose: All rows of all tables.
     """
     terminal = file.isatty()
-    console = Console(
+    console = _Console(
         file=file,
         width=None if terminal else _WIDTH,
         no_color=not terminal or None,
