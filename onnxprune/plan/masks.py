@@ -130,8 +130,7 @@ def block_saliency(saliency: Array, block: Block, criterion: Criterion) -> Array
     """
     _, outputs, inputs = saliency.shape
     energy = saliency.astype(np.float64) ** criterion.power
-    rows, columns = _starts(outputs, block.rows), _starts(inputs, block.columns)
-    energy = np.add.reduceat(np.add.reduceat(energy, rows, axis=1), columns, axis=2)
+    energy = _sum_runs(_sum_runs(energy, 1, block.rows), 2, block.columns)
     sizes = np.outer(_sizes(outputs, block.rows), _sizes(inputs, block.columns))
     return criterion.norm(energy / sizes).astype(np.float32)
 
@@ -141,6 +140,13 @@ def spread_blocks(mask: BoolArray, shape: tuple[int, ...], block: Block) -> Bool
     _, outputs, inputs = shape
     tall = np.repeat(mask, _sizes(outputs, block.rows), axis=1)
     return np.repeat(tall, _sizes(inputs, block.columns), axis=2)
+
+
+def _sum_runs(array: Array, axis: int, step: int) -> Array:
+    """Sums of every `step` neighbours along an axis, the last ones of what is left."""
+    if step == 1:
+        return array
+    return np.add.reduceat(array, _starts(array.shape[axis], step), axis=axis)
 
 
 def _starts(length: int, step: int) -> npt.NDArray[np.intp]:

@@ -25,6 +25,7 @@ from onnxprune.plan.granularity import NM, Block, Channel
 from onnxprune.plan.masks import BoolArray, Layout, block_saliency, nm_mask, spread_blocks
 from onnxprune.plan.select import Cut, fraction_of, least
 from onnxprune.plan.weight_plan import Mask, WeightPlan
+from onnxprune.progress import Progress, Silent
 from onnxprune.scores import Context, Criterion, get_criterion
 from onnxprune.scores.criterion import Array
 
@@ -32,7 +33,10 @@ __all__ = ["is_excluded", "plan_weights", "weight_names"]
 
 
 def plan_weights(
-    model: ir.Model, options: PruneOptions, context: Context | None = None
+    model: ir.Model,
+    options: PruneOptions,
+    context: Context | None = None,
+    progress: Progress | None = None,
 ) -> WeightPlan:
     """Decides which weights become zero.
 
@@ -40,6 +44,7 @@ def plan_weights(
         model: Read, never changed.
         options: Of a granularity other than `channel`.
         context: Seed and statistics of the criterion; by default the seed of the options.
+        progress: Where the work is shown.
 
     Returns:
         The plan; at least one weight becomes zero.
@@ -61,7 +66,12 @@ def plan_weights(
             skipped[names[operand.weight.value]] = reason
         else:
             work.append(_Item(names[operand.weight.value], operand))
-    masks = {name: mask for name, mask in job.masks(work) if mask.count}
+    masks = {}
+    with (progress or Silent()).step("choosing weights", len(work)) as advance:
+        for name, mask in job.masks(work):
+            advance(1)
+            if mask.count:
+                masks[name] = mask
     if not masks:
         raise NothingToPruneError(_nothing(options, work, skipped))
     return WeightPlan(str(options.granularity), masks, skipped)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxprune.report.data import Check, DimRow, Report
+from onnxprune.report.data import DimRow, Report
 
 __all__ = ["count", "render"]
 
@@ -48,13 +48,14 @@ def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
         soft_wrap=not terminal,
     )
     console.print(Text(_headline(report), style="bold"))
-    if report.before is not None:
-        console.print(_costs(report))
-    for part in (_dims(report, verbose), _tensors(report, verbose), _frozen(report, verbose)):
-        if part is not None:
-            console.print(part)
-    if report.checks:
-        console.print(_checks(report.checks))
+    parts = (_costs, _dims, _tensors, _frozen, _checks, _timings)
+    for part in parts:
+        table = part(report, verbose)
+        if table is not None:
+            console.print()
+            console.print(table)
+    if report.notes:
+        console.print()
     for note in report.notes:
         console.print(Text(f"note: {note}"))
 
@@ -92,9 +93,10 @@ def _choices(options: Mapping[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _costs(report: Report) -> Table:
+def _costs(report: Report, _verbose: bool) -> Table | None:
     before, after = report.before, report.after
-    assert before is not None
+    if before is None:
+        return None
     table = _table("", "before>", *(("after>", "left>") if after is not None else ()))
     for label, name in (("parameters", "params"), ("MACs", "macs"), ("bytes", "bytes")):
         old = getattr(before, name)
@@ -156,12 +158,23 @@ def _frozen(report: Report, verbose: bool) -> Table | None:
     return _with_rest(table, rows, verbose, "reasons", _REASONS)
 
 
-def _checks(checks: Iterable[Check]) -> Table:
+def _checks(report: Report, _verbose: bool) -> Table | None:
+    if not report.checks:
+        return None
     table = _table("checked on onnxruntime", "", "")
-    for check in checks:
+    for check in report.checks:
         word = {None: "", True: "ok", False: "FAILED"}[check.passed]
         style = {None: "", True: "green", False: "bold red"}[check.passed]
         table.add_row(check.name, Text(word, style=style), check.summary)
+    return table
+
+
+def _timings(report: Report, verbose: bool) -> Table | None:
+    if not report.timings or not verbose:
+        return None
+    table = _table("step", "seconds>")
+    for step, seconds in report.timings.items():
+        table.add_row(step, f"{seconds:.2f}")
     return table
 
 
