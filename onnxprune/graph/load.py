@@ -184,7 +184,7 @@ def _has_map(kind: onnx.TypeProto) -> bool:
 
 def _root_cause(error: BaseException) -> str:
     """The innermost message of a chain of exceptions, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]
