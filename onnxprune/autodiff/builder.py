@@ -61,8 +61,7 @@ class Tensor:
         return len(self.shape)
 
     def constant(self) -> np.ndarray[Any, Any] | None:
-        """The array, if it is the same in every run (an initializer or a Constant node), else
-        None."""
+        """The array of an initializer or a Constant node, None of anything computed."""
         tensor = ir.convenience.get_const_tensor(self.value)
         return None if tensor is None else tensor.numpy()
 
@@ -208,6 +207,14 @@ class Ops:
             return self.Reshape(x, [-1 if size is None else size for size in like.shape])
         return self.Reshape(x, self.shape_of(like), allowzero=1)
 
+    def reshape_before(self, x: Tensor, sizes: Sequence[int], like: Tensor, axis: int) -> Tensor:
+        """`x` with the given sizes, one of which may be -1, followed by those of `like` from `axis`."""
+        tail = like.shape[axis:]
+        if None not in tail:
+            return self.Reshape(x, [*sizes, *(size for size in tail if size is not None)])
+        kept = self.Slice(self.Shape(like), [axis], [like.rank], [0])
+        return self.Reshape(x, self.Concat(self.constant(np.array(sizes, np.int64)), kept, axis=0))
+
     def zeros_like(self, x: Tensor) -> Tensor:
         """Zeros in the shape and element type of `x`."""
         return self.Expand(self.constant(np.zeros(()), x.dtype), self.shape_of(x))
@@ -215,6 +222,17 @@ class Ops:
     def sum(self, x: Tensor, axes: Sequence[int], *, keepdims: bool = False) -> Tensor:
         """The sum of `x` over `axes`; `x` itself if there are none."""
         return self.ReduceSum(x, list(axes), keepdims=int(keepdims)) if axes else x
+
+    def unbroadcast(self, gradient: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Sum a gradient in the shape of `y` over the axes along which `x` was broadcast to it."""
+        extra = y.rank - x.rank
+        stretched = [
+            extra + axis
+            for axis, size in enumerate(x.shape)
+            if size == 1 and y.shape[extra + axis] != 1
+        ]
+        summed = self.sum(gradient, [*range(extra), *stretched])
+        return self.reshape_like(summed, x) if stretched else summed
 
     def size(self, x: Tensor, axes: Sequence[int] | None, dtype: ir.DataType) -> Tensor:
         """How many elements `x` has along `axes` (None: all), a scalar of type `dtype`."""

@@ -1,5 +1,4 @@
-"""What subgraphs (the branches of If, the bodies of Loop and Scan) have to do with the graph around
-them."""
+"""Subgraphs (the branches of If, the bodies of Loop and Scan) and the graph around them."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def captured_values(node: ir.Node) -> list[ir.Value]:
-    """The values that a node's subgraphs use but do not define, each once, in order of first
-    use."""
+    """What a node's subgraphs use but do not define, each once, in order of first use."""
     found: dict[ir.Value, None] = {}
     for graph in subgraphs(node):
         own = {*graph.inputs, *graph.initializers.values()}

@@ -120,24 +120,12 @@ def _backward(
             if value is None or contribution is None or value not in wanted:
                 continue
             if entry.broadcast:
-                contribution = unbroadcast(contribution, call.y, Tensor(value, op))
+                contribution = op.unbroadcast(contribution, call.y, Tensor(value, op))
             add(value, contribution)
         for output in node.outputs:  # its gradient is complete and, unless asked for, used up
             if output not in targets:
                 found.pop(output, None)
     return [found.get(target) for target in targets]
-
-
-def unbroadcast(gradient: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Sum a gradient in the shape of `y` over the axes along which `x` was broadcast to it."""
-    extra = y.rank - x.rank
-    stretched = [
-        extra + axis
-        for axis, size in enumerate(x.shape)
-        if size == 1 and y.shape[extra + axis] != 1
-    ]
-    summed = gradient.ops.sum(gradient, [*range(extra), *stretched])
-    return gradient.ops.reshape_like(summed, x) if stretched else summed
 
 
 def _dependents(nodes: Sequence[ir.Node], targets: Sequence[ir.Value]) -> set[ir.Value]:

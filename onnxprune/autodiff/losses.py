@@ -96,8 +96,9 @@ class SquaredError:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Cross-entropy of class labels, an int64 input in the shape of the output without its class
-    axis.
+    """Cross-entropy of class labels.
+
+    The labels are an int64 input in the shape of the output without its class axis.
 
     Attributes:
         output: Name of the output: logits, probabilities out of a Softmax, or their logarithms out

@@ -41,8 +41,7 @@ __all__ = [
 
 
 class NoGradientError(OnnxPruneError):
-    """The loss depends on a target through something that has no derivative here; the message names
-    it."""
+    """Something between a target and the loss has no derivative here; the message names it."""
 
 
 Gradients = Sequence[Tensor | None]

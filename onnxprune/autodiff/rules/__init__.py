@@ -2,7 +2,22 @@
 
 from onnxprune.autodiff.rules import (
     contraction,
+    convolution,
     elementwise,
+    indexing,
+    layout,
+    normalisation,
+    pooling,
+    reduction,
 )
 
-__all__ = ["contraction", "elementwise"]
+__all__ = [
+    "contraction",
+    "convolution",
+    "elementwise",
+    "indexing",
+    "layout",
+    "normalisation",
+    "pooling",
+    "reduction",
+]
