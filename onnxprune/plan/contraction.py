@@ -16,11 +16,12 @@ channels of several groups one after the other (ConvTranspose) is divided first,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from onnxprune.graph import Weight, weights
+from onnxprune.plan.layout import LAYOUT, View, node_input
 from onnxprune.plan.quantized import Quantization
 
 __all__ = ["Operand", "Skipped", "operands"]
@@ -73,16 +74,6 @@ class _Use:
     axes: Axes | None
     quantization: Quantization | None
     refusal: str = ""
-
-
-@dataclass(frozen=True)
-class _View:
-    """The tensor as a use sees it: `axes[i]` is the original axis behind axis i; None after a reshape."""
-
-    value: ir.Value
-    axes: tuple[int, ...] | None
-    quantization: Quantization | None = None
-    seen: frozenset[int] = field(default_factory=frozenset)
 
 
 # --- the contractions: from node, input index and rank to (output axis, contraction axis, groups) -------------------
@@ -200,7 +191,7 @@ def operands(model: ir.Model) -> tuple[list[Operand], list[Skipped]]:
     for weight in weights(model):
         if len(weight.shape) == 0 or weight.dtype.name not in (*_FLOATS, *_INTEGERS):
             continue
-        uses = list(_uses(model, _View(weight.value, tuple(range(len(weight.shape))))))
+        uses = list(_uses(model, View(weight.value, tuple(range(len(weight.shape))))))
         if not uses:
             continue
         reason = _refusal(weight, uses)
@@ -238,25 +229,26 @@ def _operand(weight: Weight, uses: list[_Use]) -> Operand:
     )
 
 
-def _uses(model: ir.Model, view: _View) -> Iterator[_Use]:
+def _uses(model: ir.Model, view: View) -> Iterator[_Use]:
     """The contractions that read the view, directly or through layout ops; subgraphs are reached by their captures."""
     if id(view.value) in view.seen:
         return
-    view = _View(view.value, view.axes, view.quantization, view.seen | {id(view.value)})
+    view = replace(view, seen=view.seen | {id(view.value)})
     for node, index in view.value.uses():
         key = ("" if node.domain == "ai.onnx" else node.domain, node.op_type)
         role = _ROLES.get(key, {}).get(index)
         if role is not None:
             yield _use(key, node, index, role, view)
-        elif key in _THROUGH and index == 0:
-            yield from _uses(model, _THROUGH[key](node, view))
+        elif key in LAYOUT and (index == 0 or node.op_type == "Concat"):
+            for after in LAYOUT[key](node, view):
+                yield from _uses(model, after)
         elif node.op_identifier() in model.functions:
             function = model.functions[node.op_identifier()]
             inner = function.inputs[index]
-            yield from _uses(model, _View(inner, view.axes, view.quantization, view.seen))
+            yield from _uses(model, view.at(inner))
 
 
-def _use(key: _Key, node: ir.Node, index: int, role: _Role, view: _View) -> _Use:
+def _use(key: _Key, node: ir.Node, index: int, role: _Role, view: View) -> _Use:
     quantization = view.quantization or _own_scale(key, node, index, view)
     if view.axes is None:
         return _Use(node, None, quantization)
@@ -265,78 +257,18 @@ def _use(key: _Key, node: ir.Node, index: int, role: _Role, view: _View) -> _Use
         return _Use(node, None, quantization, refusal=axes)
     return _Use(
         node,
-        Axes(_origin(view, axes.output), _origin(view, axes.contraction), axes.groups),
+        Axes(view.origin(axes.output), view.origin(axes.contraction), axes.groups),
         quantization,
     )
 
 
-def _origin(view: _View, axis: int | None) -> int | None:
-    return None if axis is None or view.axes is None else view.axes[axis]
-
-
-def _own_scale(key: _Key, node: ir.Node, index: int, view: _View) -> Quantization | None:
+def _own_scale(key: _Key, node: ir.Node, index: int, view: View) -> Quantization | None:
     places = _SCALES.get(key, {}).get(index)
     if places is None:
         return None
     scale, zero_point = places
     axis = 0 if "Conv" in key[1] else -1
-    if view.axes is not None:
-        axis = view.axes[axis]
-    return Quantization(_input(node, scale), _input(node, zero_point), axis)
-
-
-def _input(node: ir.Node, index: int | None) -> ir.Value | None:
-    return node.inputs[index] if index is not None and index < len(node.inputs) else None
-
-
-# --- the layout ops in between ---------------------------------------------------------------------------------------
-
-
-def _same(node: ir.Node, view: _View) -> _View:
-    return _View(node.outputs[0], view.axes, view.quantization, view.seen)
-
-
-def _lost(node: ir.Node, view: _View) -> _View:
-    return _View(node.outputs[0], None, view.quantization, view.seen)
-
-
-def _transpose(node: ir.Node, view: _View) -> _View:
-    if view.axes is None:
-        return _lost(node, view)
-    order = node.attributes.get_ints("perm") or tuple(reversed(range(len(view.axes))))
-    axes = tuple(view.axes[i] for i in order)
-    return _View(node.outputs[0], axes, view.quantization, view.seen)
-
-
-def _dequantize(node: ir.Node, view: _View) -> _View:
-    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
-    if view.axes is not None:
-        axis = view.axes[axis]
-    quantization = Quantization(_input(node, 1), _input(node, 2), axis, block)
-    dtype = view.value.dtype
-    whole = dtype is None or dtype.is_integer()
-    return _View(node.outputs[0], view.axes, quantization if whole else None, view.seen)
-
-
-def _quantize(node: ir.Node, view: _View) -> _View:
-    """Float weights that are quantised inside the graph: a zero becomes the zero point, so they stay float weights."""
-    for user, index in node.outputs[0].uses():
-        if user.op_type == "DequantizeLinear" and index == 0:
-            return _View(user.outputs[0], view.axes, view.quantization, view.seen)
-    return _lost(node, view)
-
-
-_THROUGH: dict[_Key, Callable[[ir.Node, _View], _View]] = {
-    ("", "Identity"): _same,
-    ("", "Cast"): _same,
-    ("", "CastLike"): _same,
-    ("", "Transpose"): _transpose,
-    ("", "Reshape"): _lost,
-    ("", "Flatten"): _lost,
-    ("", "Squeeze"): _lost,
-    ("", "Unsqueeze"): _lost,
-    ("", "DequantizeLinear"): _dequantize,
-    ("com.microsoft", "DequantizeLinear"): _dequantize,
-    ("", "QuantizeLinear"): _quantize,
-    ("com.microsoft", "QuantizeLinear"): _quantize,
-}
+    origin = view.origin(axis)
+    return Quantization(
+        node_input(node, scale), node_input(node, zero_point), axis if origin is None else origin
+    )

@@ -115,9 +115,11 @@ class _Job:
         """Why this run leaves the operand alone; empty where it does not."""
         if is_excluded(operand.names, self.options.exclude):
             return "excluded"
-        matrix = isinstance(self.options.granularity, (NM, Block))
-        if matrix and operand.axes.contraction is None:
-            return f"its contraction axis is not known, which {self.options.granularity} needs"
+        granularity, axes = self.options.granularity, operand.axes
+        if isinstance(granularity, (NM, Block)) and axes.contraction is None:
+            return f"a layout op hides its contraction axis, which {granularity} needs"
+        if isinstance(granularity, Block) and axes.output is None and len(operand.weight.shape) > 1:
+            return f"a layout op hides its output axis, which {granularity} needs"
         return ""
 
     def masks(self, work: Sequence[_Item]) -> Iterator[tuple[str, Mask]]:

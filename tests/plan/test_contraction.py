@@ -109,6 +109,36 @@ def test_a_reshape_in_between_loses_the_axes(tmp_path: Path) -> None:
     assert used["w"].axes == Axes(None, None)
 
 
+def test_gates_put_in_order_stay_recurrent_weights(tmp_path: Path) -> None:
+    """As exporters write an LSTM whose weights they do not fold: sliced, joined in ONNX's order, unsqueezed."""
+    nodes = []
+    for name in "wr":
+        for gate, start in enumerate((0, 6, 2, 4)):
+            bounds = [f"{start}", f"{start + 2}", "0"]
+            nodes.append(helper.make_node("Slice", [name, *bounds], [f"{name}{gate}"]))
+        gates = [f"{name}{gate}" for gate in range(4)]
+        nodes.append(helper.make_node("Concat", gates, [f"{name}c"], axis=0))
+        nodes.append(helper.make_node("Unsqueeze", [f"{name}c", "0"], [f"{name}u"]))
+    nodes.append(helper.make_node("LSTM", ["x", "wu", "ru"], ["y"], hidden_size=2))
+    weights = {"w": random(8, 3), "r": random(8, 2)}
+    numbers = {str(i): np.array([i]) for i in (0, 2, 4, 6, 8)}
+    used, skipped = found(write(tmp_path / "m.onnx", nodes, weights | numbers, {"x": [5, 1, 3]}))
+    assert not skipped
+    assert {name: operand.axes for name, operand in used.items()} == dict.fromkeys(
+        "wr", Axes(None, 1)
+    )
+
+
+def test_a_token_joined_to_activations_is_no_weight(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Concat", ["token", "x"], ["t"], axis=0),
+        helper.make_node("MatMul", ["t", "w"], ["y"]),
+    ]
+    weights = {"token": random(1, 3), "w": random(3, 4)}
+    used, _ = found(write(tmp_path / "m.onnx", nodes, weights, {"x": [2, 3]}))
+    assert list(used) == ["w"]
+
+
 def test_a_table_counts_by_its_product_not_by_its_lookup(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Cast", ["ids"], ["i"], to=onnx.TensorProto.INT64),
