@@ -74,12 +74,19 @@ def _read_folder(
 
 def _read_npz(path: Path, model: ir.Model) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            arrays = {
+                name.removesuffix(".npy"): _read_array(archive, name) for name in archive.namelist()
+            }
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as .npz: {_first_line(error)}") from error
     labels = None if _LABELS in input_specs(model) else arrays.pop(_LABELS, None)
     return make_dataset(arrays, model, labels)
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _read_npy(path: Path, model: ir.Model) -> Dataset:
@@ -90,7 +97,8 @@ def _read_npy(path: Path, model: ir.Model) -> Dataset:
             f"({', '.join(map(repr, required))}); use .npz with their names as keys"
         )
     try:
-        array = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as .npy: {_first_line(error)}") from error
     return make_dataset({required[0]: array}, model)

@@ -222,7 +222,7 @@ def _fixed_batch(specs: Sequence[InputSpec]) -> int | None:
 
 def _checked_labels(labels: np.ndarray, count: int, model: ir.Model) -> np.ndarray:
     if labels.ndim == 0 or len(labels) != count:
-        have = len(labels) if labels.ndim else "a single one"
+        have = len(labels) if labels.ndim else "a scalar for"
         raise DataError(f"there are {count} samples, but {have} labels")
     if labels.dtype.kind in "fV":
         if _count_nan(labels):
