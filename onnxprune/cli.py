@@ -92,6 +92,13 @@ _PROVIDER = click.option(
     metavar="NAME",
     help="onnxruntime execution provider: cpu (default), cuda, or any of its names. Repeatable, in order.",
 )
+_SHAPE = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=SIZES",
+    help="Shape of an input with open axes, such as image=1x3x224x224 (default: found by trying). Repeatable.",
+)
 _SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 _REPORT = click.option("--report", type=_FILE, metavar="FILE", help="Write the report, JSON.")
 _LATENCY = click.option(
@@ -176,6 +183,7 @@ def _program() -> None:
     help="Keep multiples of N channels (default: what the machine's kernels like; 1: off).",
 )
 @_INEXACT
+@_SHAPE
 @_PROVIDER
 @click.option("--plan", type=_FILE, metavar="FILE", help="Write the plan, JSON.")
 @_REPORT
@@ -202,6 +210,7 @@ def _prune(input: Path, output: Path | None, verbose: bool, quiet: bool, **value
 @click.argument("input", type=_FILE, metavar="IN.onnx")
 @_EXCLUDE
 @_INEXACT
+@_SHAPE
 @_PROVIDER
 @_REPORT
 @_SEED
@@ -218,6 +227,7 @@ def _inspect(input: Path, verbose: bool, quiet: bool, **values: Any) -> None:
 @click.argument("before", type=_FILE, metavar="A.onnx")
 @click.argument("after", type=_FILE, metavar="B.onnx")
 @_DATA
+@_SHAPE
 @_PROVIDER
 @_REPORT
 @_LATENCY

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,6 +41,7 @@ class PruneOptions:
         min_channels: Least number of channels that a Dim keeps.
         round_to: Keep multiples of this many channels; None: what the machine's kernels like; 1: off.
         allow_inexact: Also cut Dims that a normalisation or a mean runs over.
+        shapes: Shapes of inputs whose axes are open, by input name; those not given are found by trying.
         providers: Execution providers by short name (`cpu`, `cuda`) or onnxruntime name, in order.
         seed: Of everything random: the criterion `random`, the inputs of the checks.
         plan: Where to write the plan, JSON.
@@ -62,6 +64,7 @@ class PruneOptions:
     min_channels: int = 1
     round_to: int | None = None
     allow_inexact: bool = False
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     providers: tuple[str, ...] = ("cpu",)
     seed: int = 0
     plan: Path | None = None
@@ -164,9 +167,26 @@ def _plain(name: str, value: Any) -> Any:
         return parse_granularity(value)
     if name in ("data", "plan", "report") and isinstance(value, str):
         return Path(value)
+    if name == "shapes" and not isinstance(value, Mapping):
+        return dict(parse_shape(text) for text in value)
     if name in ("exclude", "providers"):
         return (value,) if isinstance(value, str) else tuple(value)
     return value
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """The input name and shape in `NAME=1x3x224x224`.
+
+    Raises:
+        OptionError: It is no such text.
+    """
+    name, equals, sizes = text.rpartition("=")
+    parts = sizes.strip().split("x") if sizes.strip() else []
+    if not (name and equals and all(part.isdecimal() for part in parts)):
+        raise OptionError(
+            f"a shape is NAME=1x3x224x224, with the sizes of every axis, not {text!r}"
+        )
+    return name, tuple(int(part) for part in parts)
 
 
 def _fraction(name: str, value: float | None) -> None:

@@ -108,6 +108,7 @@ def test_every_option_reaches_the_pipeline(run: Run, pruned: list[Any], tmp_path
         "plan": plan,
         "report": report,
         "recover": "none",
+        "shape": "image=1x1x8x8",
     }
     flags = ["--allow-inexact", "--sparse-format", "--no-latency", "--quiet"]
     words = [word for name, value in chosen.items() for word in (f"--{name}", value)]
@@ -128,6 +129,7 @@ def test_every_option_reaches_the_pipeline(run: Run, pruned: list[Any], tmp_path
         allow_inexact=True,
         sparse_format=True,
         check_latency=False,
+        shapes={"image": (1, 1, 8, 8)},
     )
     assert report.exists()
 
@@ -156,6 +158,7 @@ def test_from_python_it_is_the_same(pruned: list[Any]) -> None:
         ["--round-to", "0"],
         ["--nonsense"],
         ["third.onnx"],
+        ["--shape", "image"],
         ["--report", "report.xyz"],
         ["--plan", "out.onnx"],
         ["--report", str(RESNET.with_suffix(".onnx"))],

@@ -49,6 +49,9 @@ def test_a_sparsity_from_0_below_1_is_taken(sparsity: float) -> None:
         {"granularity": "filter"},
         {"report": "report.txt"},
         {"sparsty": 0.5},
+        {"shapes": ["1x3"]},
+        {"shapes": ["x=1,3"]},
+        {"shapes": ["x=1x-3"]},
     ],
     ids=str,
 )
@@ -69,6 +72,14 @@ def test_plain_values_become_the_right_types() -> None:
     assert options.exclude == ("head.*",)
     assert options.providers == ("cuda", "cpu")
     assert options.data == Path("x.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("x=1x3", {"x": (1, 3)}), ("a=b:0=7", {"a=b:0": (7,)}), ("scalar=", {"scalar": ()})],
+)
+def test_shapes_are_read_from_text(text: str, expected: dict[str, tuple[int, ...]]) -> None:
+    assert PruneOptions.of(shapes=[text]).shapes == expected
 
 
 def test_as_json_they_state_what_will_happen() -> None:
