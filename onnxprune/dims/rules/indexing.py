@@ -1,0 +1,119 @@
+"""Ops that pick by index, and ops that ask for sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.dims.axis import Axis, Sum
+from onnxprune.dims.context import Context
+from onnxprune.dims.registry import axes
+from onnxprune.dims.solver import split
+
+MOST_RUNS = 256
+"""A fixed list of indices is followed where it is made of at most this many contiguous runs."""
+
+
+@axes("Gather")
+def gather(node: Context) -> None:
+    """Along one axis indices are picked; the others pass. A fixed list of runs makes the axis a sum of its runs."""
+    x = node.x(0)
+    k = node.attr("axis", 0) % len(x)
+    picked = _runs(node, x[k])
+    if picked is None:
+        node.freeze(x[k], "Gather picks from it")
+        picked = tuple(node.x(1))
+    else:
+        node.indices(1, [x[k]])
+    node.set_out((*x[:k], *picked, *x[k + 1 :]))
+
+
+def _runs(node: Context, axis: Axis) -> tuple[Axis, ...] | None:
+    indices = node.const(1)
+    if indices is None or node.rank(1) != 1 or len(indices) < 2:
+        return None
+    n = node.shape(0)[node.attr("axis", 0)]
+    indices = np.where(indices < 0, indices + n, indices)
+    if len(np.unique(indices)) != len(indices):
+        return None
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    if len(runs) > MOST_RUNS:
+        return None
+    edges = sorted({0, n, *(int(run[0]) for run in runs), *(int(run[-1]) + 1 for run in runs)})
+    parts = dict(zip(edges, split(axis, list(np.diff(edges))), strict=False))
+    picked: list[Axis] = []
+    for run in runs:
+        picked += [parts[edge] for edge in edges[:-1] if run[0] <= edge <= run[-1]]
+    return (Sum(tuple(picked)),)
+
+
+@axes("GatherND")
+def gather_nd(node: Context) -> None:
+    """The first axes are indexed; those after them pass."""
+    x, indices, out = node.x(0), node.x(1), node.out()
+    depth = node.attr("batch_dims", 0) + node.shape(1)[-1]
+    for axis in (*x[:depth], *indices, *out[: len(indices) - 1]):
+        node.freeze(axis)
+    for axis, other in zip(x[depth:], out[len(indices) - 1 :], strict=True):
+        node.unify(axis, other)
+
+
+@axes("ScatterND")
+def scatter_nd(node: Context) -> None:
+    """The first axes are indexed; those after them are the updates' too."""
+    x, indices, updates = node.x(0), node.x(1), node.x(2)
+    depth = node.shape(1)[-1]
+    for axis in (*x[:depth], *indices, *updates[: len(indices) - 1]):
+        node.freeze(axis)
+    for axis, other in zip(x[depth:], updates[len(indices) - 1 :], strict=True):
+        node.unify(axis, other)
+    node.set_out(x)
+
+
+@axes("ArgMax", "ArgMin")
+def arg(node: Context) -> None:
+    """Gives positions on the axis."""
+    x = node.x(0)
+    k = node.attr("axis", 0) % len(x)
+    node.freeze(x[k])
+    middle = (node.frozen_axis(1),) if node.attr("keepdims", 1) else ()
+    node.set_out((*x[:k], *middle, *x[k + 1 :]))
+
+
+@axes("TopK")
+def top_k(node: Context) -> None:
+    """Picks from the axis by value, and gives positions."""
+    x = node.x(0)
+    k = node.attr("axis", -1) % len(x)
+    node.freeze(x[k])
+    for i in range(node.output_count):
+        node.set_out((*x[:k], node.frozen_axis(node.out_shape(i)[k]), *x[k + 1 :]), i)
+
+
+@axes("CumSum", "CumProd")
+def cumulate(node: Context) -> None:
+    """Positions along the axis matter."""
+    x, axis = node.x(0), node.const(1)
+    for each in x if axis is None else (x[int(axis[0])],):
+        node.freeze(each)
+    node.set_out(x)
+
+
+@axes("ReverseSequence")
+def reverse_sequence(node: Context) -> None:
+    """Positions along time and batch matter; the rest passes."""
+    x = node.x(0)
+    for axis in x[:2]:
+        node.freeze(axis)
+    node.set_out(x)
+
+
+@axes("Shape")
+def shape(node: Context) -> None:
+    """Keeps answering the original sizes (see `carriers.PinnedShape`)."""
+    node.pin()
+
+
+@axes("ConstantOfShape")
+def constant_of_shape(node: Context) -> None:
+    """As large as it is asked to be."""
+    node.sizes(0, node.out())

@@ -1,0 +1,75 @@
+"""Quantised ops: scales and zero points are one for the tensor, or one an index of an axis."""
+
+from __future__ import annotations
+
+from onnxprune.dims.axis import Axis, Sum, size
+from onnxprune.dims.context import Context
+from onnxprune.dims.registry import CONTRIB, axes, specs
+
+specs(
+    {
+        "QLinearConv": "n (g i) _*, *, *, (g o) i _*, (g o)?, (g o)?, *, *, (g o) -> n (g o) _*; g=group/1; group=g",
+        "ConvInteger": "n (g i) _*, (g o) i _*, *, (g o)? -> n (g o) _*; g=group/1; group=g",
+        "QLinearMatMul": "s?* m k, *, *, s?* k n, n?, n?, *, * -> s?* m n",
+        "MatMulInteger": "s?* m k, s?* k n, *, n? -> s?* m n",
+    }
+)
+specs(
+    {
+        "MatMulIntegerToFloat": "s?* m k, s?* k n, *, n?, *, n?, n -> s?* m n",
+        "DynamicQuantizeMatMul": "s?* m k, s?* k n, n?, n?, n -> s?* m n",
+        "QLinearGlobalAveragePool QLinearAveragePool": "n c _* -> n c _*",
+    },
+    domain=CONTRIB,
+)
+
+
+@axes("QuantizeLinear", "DequantizeLinear")
+@axes("QuantizeLinear", "DequantizeLinear", domain=CONTRIB)
+def linear(node: Context) -> None:
+    """A scale of one axis is along `axis`; blocked scales freeze the blocked axis."""
+    x = node.x(0)
+    k = node.attr("axis", 1)
+    for i in (1, 2):
+        scale = node.axes(i) or ()
+        if len(scale) == 1 and size(scale[0]) > 1:
+            node.unify(scale[0], x[k])
+        elif len(scale) > 1:
+            for j, (axis, other) in enumerate(zip(scale, x, strict=True)):
+                if j == k % len(x):
+                    node.freeze(axis, "it is quantised in blocks")
+                    node.freeze(other, "it is quantised in blocks")
+                else:
+                    node.unify(axis, other)
+    node.set_out(x)
+
+
+@axes("DynamicQuantizeLinear")
+def dynamic(node: Context) -> None:
+    """One scale for all: zeros are always in its range."""
+    node.set_out(node.x(0))
+
+
+@axes("QLinearAdd", "QLinearMul", domain=CONTRIB)
+def binary(node: Context) -> None:
+    """A, its scale and zero point, then B."""
+    node.broadcast([0, 3])
+
+
+@axes("QLinearLeakyRelu", "QLinearSigmoid", domain=CONTRIB)
+def unary(node: Context) -> None:
+    """As the float op."""
+    node.set_out(node.x(0))
+
+
+@axes("QLinearConcat", domain=CONTRIB)
+def concat(node: Context) -> None:
+    """The output's scale and zero point, then each tensor with its own."""
+    parts, out = [node.x(i) for i in range(2, node.input_count, 3)], node.out()
+    k = node.attr("axis") % len(out)
+    for part in parts:
+        for j, axis in enumerate(part):
+            if j != k:
+                node.unify(axis, out[j])
+    joined: list[Axis] = [part[k] for part in parts]
+    node.unify(out[k], Sum(tuple(joined)))

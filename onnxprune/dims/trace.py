@@ -1,0 +1,245 @@
+"""Tracing: walks a model once, asks every node's rule what it says, and gathers what follows.
+
+The driver knows no op. A node without a rule, or one whose values were never measured, freezes what it touches.
+Weights get axes of their own at every use, so that an initializer shared by two nodes may be cut differently for each
+(copy on write); every other value has one set of axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+import onnxprune.dims.rules  # noqa: F401  (fills the registry)
+from onnxprune.dims.axis import Axis, Dim, leaves, resolve, size
+from onnxprune.dims.carriers import Carrier
+from onnxprune.dims.context import Context
+from onnxprune.dims.registry import rule_for
+from onnxprune.dims.solver import freeze, unify
+from onnxprune.graph import Weight, weights
+from onnxprune.runtime.measure import Measured
+
+__all__ = ["DimInfo", "Tracing", "Use", "trace"]
+
+Axes = tuple[Axis, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """A weight as one node reads it (node None: it is a graph output, or made by a ConstantOfShape)."""
+
+    weight: Weight
+    node: ir.Node | None
+    index: int
+    axes: Axes
+
+
+@dataclass(frozen=True, eq=False)
+class DimInfo:
+    """A Dim as a user sees it.
+
+    Attributes:
+        dim: The Dim itself.
+        name: The first weight axis that it is part of, as `tensor:axis` (with `[offset]` where it is a part of one).
+        slices: Every weight use and axis that it is part of.
+    """
+
+    dim: Dim
+    name: str
+    slices: tuple[tuple[Use, int], ...]
+
+    @property
+    def size(self) -> int:
+        """How many indices it has."""
+        return self.dim.size
+
+
+@dataclass(frozen=True, eq=False)
+class Tracing:
+    """What tracing found. Dims are final: nothing is bound any more after this is made.
+
+    Attributes:
+        model: The model traced.
+        measured: Shapes and fixed integers of its values.
+        axes: The axes of every tensor but the weights.
+        uses: The weights, use by use.
+        carriers: Integers that follow when axes shrink.
+    """
+
+    model: ir.Model
+    measured: Measured
+    axes: Mapping[ir.Value, Axes]
+    uses: tuple[Use, ...]
+    carriers: tuple[Carrier, ...]
+
+    @cached_property
+    def by_input(self) -> Mapping[tuple[ir.Node, int], Use]:
+        """The weight uses by node and input index."""
+        return {(use.node, use.index): use for use in self.uses if use.node is not None}
+
+    def input_axes(self, node: ir.Node, index: int) -> Axes | None:
+        """The axes of an input of a node, weight or not; None where there is no tensor."""
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is None:
+            return None
+        use = self.by_input.get((node, index))
+        return use.axes if use is not None else self.axes.get(value)
+
+    @cached_property
+    def dims(self) -> tuple[DimInfo, ...]:
+        """Every Dim that is part of a weight, frozen or not, in graph order."""
+        found: dict[Dim, list[tuple[Use, int]]] = {}
+        names: dict[Dim, str] = {}
+        for use in self.uses:
+            for k, axis in enumerate(use.axes):
+                seen = list(dict.fromkeys(leaves(axis)))
+                for dim in seen:
+                    found.setdefault(dim, []).append((use, k))
+                    if dim not in names:
+                        which = f"[{seen.index(dim)}]" if len(seen) > 1 else ""
+                        names[dim] = f"{use.weight.name}:{k}{which}"
+        return tuple(DimInfo(dim, names[dim], tuple(found[dim])) for dim in found if dim.size > 1)
+
+    def free(self, allow_inexact: bool = False) -> tuple[DimInfo, ...]:
+        """The Dims that may be cut."""
+        return tuple(
+            info
+            for info in self.dims
+            if info.dim.frozen is None and (allow_inexact or info.dim.inexact is None)
+        )
+
+
+def trace(model: ir.Model, measured: Measured) -> Tracing:
+    """Finds which indices of which tensors live and die together.
+
+    Args:
+        model: A model without local functions (see `onnxprune.graph.inline`). It is not changed.
+        measured: Shapes of its values, from `onnxprune.runtime.measure`.
+    """
+    tracer = Tracer(model, measured)
+    tracer.walk(model.graph)
+    tracer.freeze_interface(model.graph)
+    return tracer.finish()
+
+
+@dataclass
+class Tracer:
+    """The state of one tracing."""
+
+    model: ir.Model
+    measured: Measured
+    carriers: list[Carrier] = field(default_factory=list)
+    _axes: dict[ir.Value, Axes] = field(default_factory=dict)
+    _uses: dict[tuple[ir.Node, int], Axes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights = {weight.value: weight for weight in weights(self.model)}
+        self.shapes = self.measured.shapes
+
+    def walk(self, graph: ir.Graph) -> None:
+        """Applies the rule of every node, in order."""
+        for node in graph:
+            if node.op_type == "Constant":
+                continue
+            context = Context(node, self)
+            missing = self._unmeasured(node)
+            rule = rule_for(node.domain, node.op_type)
+            if missing is not None:
+                context.freeze_all(f"{node.op_type} has no measured shape at {missing!r}")
+            elif rule is None:
+                domain = f"{node.domain}::" if node.domain else ""
+                context.freeze_all(f"no rule for {domain}{node.op_type}")
+            else:
+                rule(context)
+                self._freeze_parameters(node, context)
+
+    def _freeze_parameters(self, node: ir.Node, context: Context) -> None:
+        """What a rule did not look at is read as numbers (sizes, bounds, scales): its own axes stay."""
+        for i, value in enumerate(node.inputs):
+            if value is not None and i not in context.seen and value not in self.weights:
+                self.freeze_value(value, f"{node.op_type} reads it as a parameter")
+
+    def freeze_interface(self, graph: ir.Graph) -> None:
+        """Inputs and outputs of the model are its interface: their axes stay."""
+        for value in graph.inputs:
+            if value not in self.weights:
+                self.freeze_value(value, f"it is part of graph input {value.name}")
+        for value in graph.outputs:
+            self.freeze_value(value, f"it feeds graph output {value.name}")
+
+    def freeze_value(self, value: ir.Value, reason: str) -> None:
+        """All axes of a value stay."""
+        for axis in self.axes_of(value):
+            freeze(axis, reason)
+
+    def axes_of(self, value: ir.Value) -> Axes:
+        """The axes of a value, made fresh from its measured shape where nothing was said yet."""
+        if value not in self._axes:
+            self._axes[value] = self._fresh(value)
+        return self._axes[value]
+
+    def input_axes(self, node: ir.Node, index: int) -> Axes | None:
+        """The axes of an input of a node: of this use where it is a weight."""
+        value = node.inputs[index]
+        if value is None or value not in self.shapes:
+            return None
+        if value not in self.weights or self.weights[value].kind == "constant_of_shape":
+            return self.axes_of(value)
+        if (node, index) not in self._uses:
+            self._uses[node, index] = self._fresh(value)
+        return self._uses[node, index]
+
+    def assign(self, value: ir.Value, axes: Axes) -> None:
+        """Says what the axes of a value are."""
+        measured = self.shapes.get(value)
+        if measured is None or not value.name:
+            return
+        if tuple(size(axis) for axis in axes) != measured:
+            for axis in (*axes, *self.axes_of(value)):
+                freeze(axis, f"what is known of {value.name} does not fit its measured shape {list(measured)}")
+        elif value in self._axes:
+            for axis, known in zip(axes, self._axes[value], strict=True):
+                unify(axis, known)
+        else:
+            self._axes[value] = axes
+
+    def constant(self, value: ir.Value) -> np.ndarray | None:
+        """The elements of an integer value where they never change, flat."""
+        return self.measured.constant(value)
+
+    def finish(self) -> Tracing:
+        """The result, with every binding followed."""
+        axes = {
+            value: tuple(map(resolve, each))
+            for value, each in self._axes.items()
+            if value in self.shapes
+        }
+        uses = [
+            Use(self.weights[value], node, index, tuple(map(resolve, each)))
+            for (node, index), each in self._uses.items()
+            if (value := node.inputs[index]) is not None
+        ]
+        for value, weight in self.weights.items():
+            if weight.kind == "constant_of_shape" and value in axes:
+                uses.append(Use(weight, None, -1, axes[value]))
+            elif value.is_graph_output() and value in axes:
+                uses.append(Use(weight, None, -1, axes[value]))
+        return Tracing(self.model, self.measured, axes, tuple(uses), tuple(self.carriers))
+
+    def _fresh(self, value: ir.Value) -> Axes:
+        return tuple(Dim(n) for n in self.shapes.get(value, ()))
+
+    def _unmeasured(self, node: ir.Node) -> str | None:
+        for value in self._tensors(node):
+            if value not in self.shapes:
+                return value.name
+        return None
+
+    @staticmethod
+    def _tensors(node: ir.Node) -> Iterator[ir.Value]:
+        yield from (value for value in node.inputs if value is not None)
+        yield from (value for value in node.outputs if value.name)

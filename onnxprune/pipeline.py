@@ -1,0 +1,217 @@
+"""The whole path of a model on one page.
+
+    load -> measure -> trace Dims -> score -> choose -> cut (or zero) -> prove -> save -> compare
+
+Each arrow is a function from data to data; what a step found goes into the report. Nothing is written unless the proof
+holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.dims import DimInfo, Keep, Tracing, cut, removed, trace
+from onnxprune.dims.solver import freeze
+from onnxprune.errors import NothingToPruneError, OnnxPruneError
+from onnxprune.graph import inline, load, same_file, save
+from onnxprune.options import PruneOptions
+from onnxprune.plan.channels import candidates, channel_scores, choose, kept_counts
+from onnxprune.plan.granularity import Channel
+from onnxprune.plan.sparse import write_sparse
+from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
+from onnxprune.plan.weights import plan_weights
+from onnxprune.plan.zero import check_zeroed, zero
+from onnxprune.progress import Progress
+from onnxprune.report import Check, Report, build, write_json
+from onnxprune.report.timing import Clock
+from onnxprune.runtime.data import read_data
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.inputs import random_feed, running_shapes
+from onnxprune.runtime.measure import Measured, measure
+from onnxprune.scores import Context, get_criterion
+from onnxprune.validate.compare import Comparison, compare
+from onnxprune.validate.proof import inexact_dims, prove
+
+__all__ = ["inspect", "prune", "validate"]
+
+RANDOM_INPUTS = 4
+"""Inputs that models are compared on where the user gives none."""
+
+
+def prune(input: Path, output: Path | None, options: PruneOptions, progress: Progress) -> Report:
+    """Prunes a model file.
+
+    Args:
+        input: The model to read.
+        output: Where to write; None with `options.dry_run`.
+        options: What to prune and how.
+        progress: Where long work is shown.
+
+    Raises:
+        OnnxPruneError: Nothing can be pruned, the input is bad, or the proof does not hold; nothing is written then.
+    """
+    clock = Clock()
+    with clock.step("load"):
+        original = load(input)
+        data = None if options.data is None else read_data(options.data, original)
+    work = _channels if isinstance(options.granularity, Channel) else _weights
+    done = work(inline(original), options, progress, clock)
+    if options.plan is not None:
+        write_json(done.plan, options.plan, indent=None)
+    if output is not None and not options.dry_run:
+        with clock.step("save"):
+            save(done.pruned, output)
+            if options.sparse_format and done.zeroed is not None:
+                write_sparse(output, done.zeroed.zeroed.keys())
+    with clock.step("compare"):
+        feeds = data or _random_inputs(original, done.measured, options.seed)
+        comparison = _compare(input, output if output is not None and output.exists() else done.pruned, feeds, options)
+    return build.report(
+        "prune",
+        input,
+        output,
+        options,
+        original=original,
+        pruned=done.pruned,
+        measured=done.measured,
+        tracing=done.tracing,
+        keep=done.keep,
+        weight_plan=done.zeroed,
+        checks=(*done.checks, *build.comparison_checks(comparison)),
+        notes=(*done.notes, *([data.note] if data is not None and data.note else ())),
+        timings=clock.seconds,
+    )
+
+
+def inspect(input: Path, options: PruneOptions, progress: Progress) -> Report:
+    """What of a model can be cut, what not and why, and what it costs. Writes nothing."""
+    clock = Clock()
+    with clock.step("load"):
+        model = inline(load(input))
+    with clock.step("measure"):
+        measured = measure(model, options.shapes)
+    with clock.step("trace"):
+        tracing = trace(model, measured)
+    return build.report(
+        "inspect", input, None, options, original=model, measured=measured, tracing=tracing, timings=clock.seconds
+    )
+
+
+def validate(before: Path, after: Path, options: PruneOptions, progress: Progress) -> Report:
+    """Drift, accuracy and latency of one model against another, on the user's inputs or on random ones."""
+    clock = Clock()
+    with clock.step("load"):
+        a, b = load(before), load(after)
+        data = None if options.data is None else read_data(options.data, a)
+    with clock.step("compare"):
+        feeds = data or _random_inputs(a, None, options.seed, options.shapes)
+        comparison = _compare(before, after, feeds, options)
+    return build.report(
+        "validate",
+        before,
+        after,
+        options,
+        original=a,
+        pruned=b,
+        checks=build.comparison_checks(comparison),
+        timings=clock.seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What either granularity gives back."""
+
+    pruned: ir.Model
+    plan: dict[str, Any]
+    measured: Measured | None = None
+    tracing: Tracing | None = None
+    keep: Keep = field(default_factory=dict)
+    zeroed: WeightPlan | None = None
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _channels(model: ir.Model, options: PruneOptions, progress: Progress, clock: Clock) -> _Done:
+    """Structural: trace, choose, cut and prove; Dims whose cut turns out inexact are left whole."""
+    with clock.step("measure"):
+        measured = measure(model, options.shapes)
+    with clock.step("trace"):
+        tracing = trace(model, measured)
+    notes: list[str] = []
+    while True:
+        with clock.step("choose"), progress.step("choosing channels"):
+            dims = candidates(tracing, options)
+            keep = _choice(tracing, dims, options)
+        with clock.step("cut"):
+            pruned = cut(tracing, keep)
+        with clock.step("prove"), progress.step("proving that cutting equals masking"):
+            proof = prove(tracing, keep, pruned, options.seed)
+            guilty = () if proof.holds else inexact_dims(tracing, keep, options.seed)
+        if proof.holds:
+            break
+        for dim in guilty:
+            freeze(dim, "cutting it was measured not to be the same as zeroing it")
+        notes.append(f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact")
+    plan = {
+        "format": PLAN_FORMAT,
+        "granularity": "channel",
+        "removed": removed(tracing, keep),
+        "options": options.to_dict(),
+    }
+    return _Done(pruned, plan, measured, tracing, keep, None, (build.proof_check(proof),), tuple(notes))
+
+
+def _choice(tracing: Tracing, dims: Sequence[DimInfo], options: PruneOptions) -> Keep:
+    if not dims:
+        raise NothingToPruneError(build.nothing_to_prune(tracing, options))
+    scores = channel_scores(tracing, dims, get_criterion(options.criterion), Context(options.seed))
+    keep = choose(scores, kept_counts(dims, scores, options))
+    if not keep and options.fraction > 0:
+        raise NothingToPruneError(
+            f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"
+            " raise --sparsity or set --round-to 1"
+        )
+    return keep
+
+
+def _weights(model: ir.Model, options: PruneOptions, progress: Progress, clock: Clock) -> _Done:
+    """Unstructured: choose and zero; the shapes stay."""
+    with clock.step("choose"):
+        plan = plan_weights(model, options, progress=progress)
+    with clock.step("zero"):
+        pruned = inline(model).clone()
+        pruned.meta.update(model.meta)
+        zero(pruned, plan)
+    with clock.step("prove"):
+        check_zeroed(model, pruned, plan)
+    note = "zeros make a file compress better, not onnxruntime's CPU inference faster; channels do"
+    check = Check("only the plan's weights are zero", True, "every other weight is the original's, bit for bit")
+    return _Done(pruned, plan.to_dict(), zeroed=plan, checks=(check,), notes=(note,))
+
+
+def _random_inputs(
+    model: ir.Model, measured: Measured | None, seed: int, shapes: Any = None
+) -> list[dict[str, Any]]:
+    found = measured.inputs if measured is not None else next(running_shapes(model, shapes))
+    return [random_feed(model, found, seed + k) for k in range(RANDOM_INPUTS)]
+
+
+def _compare(
+    before: Path, after: Path | ir.Model, feeds: Dataset | list[dict[str, Any]], options: PruneOptions
+) -> Comparison | None:
+    if not (options.check_drift or options.check_latency):
+        return None
+    return compare(
+        before,
+        after,
+        feeds,
+        providers=options.providers,
+        seconds=2.0 if options.check_latency else 0.0,
+    )

@@ -1,0 +1,223 @@
+"""Which indices of which Dims go: candidates, how many of each, and which ones.
+
+Sparsity is per axis. Where an axis is a product of Dims that never stand alone (the groups and the width of a grouped
+convolution), only those are cut that leave the fewest MACs, and no axis loses more than it was asked to; heads and
+their width are axes of their own wherever attention has them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from onnxprune.dims import Axis, Dim, DimInfo, Keep, Product, Tracing, leaves, positions, size
+from onnxprune.dims.axis import children
+from onnxprune.dims.cut import by_weight
+from onnxprune.graph.cost import macs
+from onnxprune.options import PruneOptions
+from onnxprune.plan.weights import is_excluded
+from onnxprune.runtime.hardware import channel_step
+from onnxprune.scores import Context, Criterion
+
+__all__ = ["candidates", "channel_scores", "choose", "kept_counts", "macs_left"]
+
+LARGEST_TRIED = 12
+"""Groups of Dims that exclude each other are searched from at most this many starts."""
+
+
+def candidates(tracing: Tracing, options: PruneOptions) -> tuple[DimInfo, ...]:
+    """The Dims that may be cut under the options, in graph order, no axis twice."""
+    free = [
+        info
+        for info in tracing.free(options.allow_inexact)
+        if info.size > options.min_channels
+        and _scored(info)
+        and not _excluded(info, options.exclude)
+    ]
+    return _once_per_axis(tracing, free, options)
+
+
+def _scored(info: DimInfo) -> bool:
+    """Whether it is part of a tensor that holds learned numbers."""
+    return any(_learned(use.weight.dtype.name) for use, _ in info.slices)
+
+
+def _learned(dtype: str) -> bool:
+    return "FLOAT" in dtype or dtype in ("DOUBLE", "INT8", "UINT8", "INT4", "UINT4")
+
+
+def _excluded(info: DimInfo, patterns: Sequence[str]) -> bool:
+    names = {use.weight.name for use, _ in info.slices}
+    names |= {use.node.name for use, _ in info.slices if use.node is not None and use.node.name}
+    return is_excluded(names, patterns)
+
+
+def _once_per_axis(
+    tracing: Tracing, free: Sequence[DimInfo], options: PruneOptions
+) -> tuple[DimInfo, ...]:
+    rivals = _rivals(tracing, {info.dim for info in free})
+    chosen = {info.dim for info in free if info.dim not in rivals}
+    while rivals:
+        group, queue = dict[Dim, None](), [next(iter(rivals))]
+        while queue:
+            dim = queue.pop()
+            if dim not in group:
+                group[dim] = None
+                queue += rivals[dim]
+        options_ = {
+            tuple(_greedy(start, group, rivals)): None for start in list(group)[:LARGEST_TRIED]
+        }
+        counts = {dim: _amount(dim.size, 1, options) for dim in group}
+        chosen |= set(
+            min(options_, key=lambda dims: macs_left(tracing, {dim: counts[dim] for dim in dims}))
+        )
+        for dim in group:
+            del rivals[dim]
+    return tuple(info for info in free if info.dim in chosen)
+
+
+def _greedy(
+    start: Dim, group: Mapping[Dim, None], rivals: Mapping[Dim, Mapping[Dim, None]]
+) -> list[Dim]:
+    """A largest set with `start` of which no two are rivals, in graph order."""
+    taken = [start]
+    for dim in group:
+        if dim is not start and not any(other in rivals[dim] for other in taken):
+            taken.append(dim)
+    return sorted(taken, key=list(group).index)
+
+
+def _rivals(tracing: Tracing, free: set[Dim]) -> dict[Dim, dict[Dim, None]]:
+    """Free Dims that are factors of one axis, unless each also stands alone in a value that is computed."""
+    alone = {axis for axes in tracing.axes.values() for axis in axes if isinstance(axis, Dim)}
+    found: dict[Dim, dict[Dim, None]] = {}
+    every = [axes for axes in tracing.axes.values()] + [use.axes for use in tracing.uses]
+    for axis in (axis for axes in every for axis in axes):
+        for product in _products(axis):
+            factors = [[d for d in dict.fromkeys(leaves(f)) if d in free] for f in product.factors]
+            for left, right in combinations(factors, 2):
+                for a in left:
+                    for b in right:
+                        if a is not b and not (a in alone and b in alone):
+                            found.setdefault(a, {})[b] = None
+                            found.setdefault(b, {})[a] = None
+    return found
+
+
+def _products(axis: Axis) -> list[Product]:
+    own = [axis] if isinstance(axis, Product) else []
+    return own + [product for child in children(axis) for product in _products(child)]
+
+
+def macs_left(tracing: Tracing, kept: Mapping[Dim, int]) -> int:
+    """MACs of one run once every Dim keeps so many indices."""
+    shapes = {
+        value: tuple(size(axis, kept) for axis in axes) for value, axes in tracing.axes.items()
+    }
+    for use in tracing.uses:
+        shapes[use.weight.value] = tuple(size(axis, kept) for axis in use.axes)
+    return macs(tracing.model, shapes)
+
+
+def kept_counts(
+    dims: Sequence[DimInfo], scores: Mapping[Dim, np.ndarray], options: PruneOptions
+) -> dict[Dim, int]:
+    """How many indices each Dim keeps.
+
+    With scope `layer` each keeps its share; with `global` the least salient indices of the whole model go, saliencies
+    taken relative to the mean of their Dim. Then counts are rounded to what kernels like.
+    """
+    if options.scope == "layer":
+        return {info.dim: _amount(info.size, _step(info, options), options) for info in dims}
+    relative = {
+        info.dim: scores[info.dim] / max(float(scores[info.dim].mean()), 1e-30) for info in dims
+    }
+    everything = np.sort(np.concatenate(list(relative.values())))
+    gone = round(options.fraction * len(everything))
+    bar = everything[gone] if gone < len(everything) else np.inf
+    return {
+        info.dim: _rounded(
+            int((relative[info.dim] >= bar).sum()), info.size, _step(info, options), options
+        )
+        for info in dims
+    }
+
+
+def _amount(n: int, step: int, options: PruneOptions) -> int:
+    return _rounded(round(n * (1 - options.fraction)), n, step, options)
+
+
+def _rounded(wanted: int, n: int, step: int, options: PruneOptions) -> int:
+    """The nearest multiple of the step (upwards from the middle) within [min_channels, n]."""
+    return min(n, max(options.min_channels, step * max(1, (2 * wanted + step) // (2 * step))))
+
+
+def _step(info: DimInfo, options: PruneOptions) -> int:
+    """Multiples of what a Dim keeps: less where each of its indices is several positions of an axis, or it is narrow."""
+    step = channel_step() if options.round_to is None else options.round_to
+    unit = 0
+    for use, k in info.slices:
+        if isinstance(use.axes[k], Product):
+            unit = int(np.gcd(unit, size(use.axes[k]) // info.size))
+        elif use.axes[k] is info.dim:
+            unit = 1
+    step //= int(np.gcd(step, unit or 1))
+    while options.round_to is None and step > 1 and info.size < 2 * step:
+        step //= 2
+    return step
+
+
+def channel_scores(
+    tracing: Tracing, dims: Sequence[DimInfo], criterion: Criterion, context: Context
+) -> dict[Dim, np.ndarray]:
+    """The saliency of every index of every Dim.
+
+    Each tensor that an index is part of counts the same: its energies are taken relative to their mean. Vectors
+    (biases, scales) count only where there is nothing else.
+
+    Returns:
+        A float64 array of shape (dim.size,) for each Dim.
+    """
+    wanted = {info.dim: info for info in dims}
+    matrices = {info.dim: any(len(use.axes) > 1 for use, _ in info.slices) for info in dims}
+    total = {info.dim: np.zeros(info.size) for info in dims}
+    for weight, uses in by_weight(tracing).items():
+        if not _learned(weight.dtype.name):
+            continue
+        energies: dict[int, np.ndarray] = {}
+        saliency: np.ndarray | None = None
+        for use in uses:
+            for k, axis in enumerate(use.axes):
+                for dim in dict.fromkeys(leaves(axis)):
+                    if dim not in wanted or (matrices[dim] and len(use.axes) < 2):
+                        continue
+                    if k not in energies:
+                        if saliency is None:
+                            saliency = criterion.saliency(weight.name, weight.array(), context)
+                        others = tuple(j for j in range(saliency.ndim) if j != k)
+                        energies[k] = criterion.energy(saliency, axes=others)
+                    total[dim] += _pooled(energies[k], axis, dim)
+        del saliency
+    return {dim: criterion.norm(energy) for dim, energy in total.items()}
+
+
+def _pooled(energy: np.ndarray, axis: Axis, dim: Dim) -> np.ndarray:
+    """Energies along an axis summed by index of a Dim, relative to their mean."""
+    found = np.zeros(dim.size)
+    for row in positions(axis, dim):
+        found += np.bincount(row[row >= 0], weights=energy[row >= 0], minlength=dim.size)
+    mean = float(found.mean())
+    return found / mean if mean > 0 and np.isfinite(mean) else np.zeros(dim.size)
+
+
+def choose(scores: Mapping[Dim, np.ndarray], counts: Mapping[Dim, int]) -> Keep:
+    """Keeps the most salient indices, the first of equal ones; Dims that lose nothing are left out."""
+    keep: dict[Dim, np.ndarray] = {}
+    for dim, count in counts.items():
+        if count < dim.size:
+            mask = np.zeros(dim.size, bool)
+            mask[np.argsort(-scores[dim], kind="stable")[:count]] = True
+            keep[dim] = mask
+    return keep

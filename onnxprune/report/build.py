@@ -1,0 +1,187 @@
+"""From what the steps found to the rows of a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxprune import __version__
+from onnxprune.dims import Dim, Keep, Tracing
+from onnxprune.graph import data_file
+from onnxprune.graph.cost import macs, params
+from onnxprune.options import PruneOptions
+from onnxprune.plan.channels import macs_left
+from onnxprune.plan.weight_plan import WeightPlan
+from onnxprune.report.data import Check, Cost, DimRow, Report, TensorRow
+from onnxprune.runtime.measure import Measured
+from onnxprune.validate.compare import Comparison
+from onnxprune.validate.equality import TOLERANCE, Equality
+
+__all__ = ["comparison_checks", "nothing_to_prune", "proof_check", "report"]
+
+PACKAGES = ("onnx", "onnxruntime", "onnx-ir", "numpy")
+
+
+def report(
+    command: Literal["prune", "inspect", "validate"],
+    input: Path,
+    output: Path | None,
+    options: PruneOptions,
+    *,
+    original: ir.Model,
+    pruned: ir.Model | None = None,
+    measured: Measured | None = None,
+    tracing: Tracing | None = None,
+    keep: Keep | None = None,
+    weight_plan: WeightPlan | None = None,
+    checks: tuple[Check, ...] = (),
+    notes: tuple[str, ...] = (),
+    timings: Mapping[str, float] | None = None,
+) -> Report:
+    """Everything that is known, as a report."""
+    kept = {dim: int(mask.sum()) for dim, mask in (keep or {}).items()}
+    before = Cost(params(original), _bytes(input), _macs(tracing, {}, original, measured))
+    after = None
+    if pruned is not None:
+        after = Cost(
+            params(pruned),
+            _bytes(output) if output is not None else None,
+            _macs(tracing, kept, original, measured),
+            weight_plan.count if weight_plan is not None else None,
+        )
+    return Report(
+        command=command,
+        input=str(input),
+        output=None if output is None or not output.exists() else str(output),
+        options=options.to_dict(),
+        before=before,
+        after=after,
+        dims=_dim_rows(tracing, kept, with_macs=command == "inspect") if tracing is not None else (),
+        tensors=_tensor_rows(weight_plan),
+        frozen=_frozen(tracing, options) if tracing is not None else {},
+        skipped=dict(weight_plan.skipped) if weight_plan is not None else {},
+        checks=checks,
+        timings=dict(timings or {}),
+        notes=notes,
+        versions={"onnxprune": __version__, **{name: version(name) for name in PACKAGES}},
+    )
+
+
+def proof_check(proof: Equality) -> Check:
+    """The proof that the cut is exact, as a line of the report."""
+    return Check(
+        "cutting equals masking",
+        proof.holds,
+        f"largest relative error {proof.error:.1e} on {proof.runs} random inputs (allowed {TOLERANCE:.0e})",
+        {"relative_error": proof.error, "output": proof.output, "runs": proof.runs, "allowed": TOLERANCE},
+    )
+
+
+def comparison_checks(comparison: Comparison | None) -> tuple[Check, ...]:
+    """Drift, accuracy and latency, as lines of the report."""
+    if comparison is None:
+        return ()
+    on = f"{comparison.samples} {'random inputs' if comparison.random else 'samples'}"
+    checks = []
+    if comparison.drift:
+        worst = max(comparison.drift, key=lambda each: each.relative_error)
+        checks.append(
+            Check(
+                "drift from the original",
+                None,
+                f"relative error {worst.relative_error:.3f}, cosine {worst.cosine:.4f}, "
+                f"same top-1 {worst.agreement:.1%}, on {on}",
+                {"outputs": [each.to_dict() for each in comparison.drift]},
+            )
+        )
+    if comparison.before is not None and comparison.after is not None:
+        a, b = comparison.before, comparison.after
+        checks.append(
+            Check(
+                "accuracy",
+                None,
+                f"{a.metric} {a.value:.2%} before, {b.value:.2%} after, on {a.samples} samples",
+                {"before": a.to_dict(), "after": b.to_dict()},
+            )
+        )
+    if comparison.speed is not None:
+        s = comparison.speed
+        checks.append(
+            Check(
+                "latency",
+                None,
+                f"{s.before.median_ms:.2f} ms before, {s.after.median_ms:.2f} ms after: {s.ratio:.2f} times "
+                f"({s.ratio_p10:.2f} to {s.ratio_p90:.2f}), on {comparison.providers[0]}",
+                s.to_dict(),
+            )
+        )
+    return tuple(checks)
+
+
+def nothing_to_prune(tracing: Tracing, options: PruneOptions) -> str:
+    """Why nothing can be cut, most frequent reasons first."""
+    reasons = list(_frozen(tracing, options))
+    if not reasons:
+        return "nothing to prune: the model has no weights with channels of their own"
+    return "nothing to prune: " + "; ".join(reasons[:3])
+
+
+def _frozen(tracing: Tracing, options: PruneOptions) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for info in tracing.dims:
+        reason = info.dim.frozen or (None if options.allow_inexact else _inexact(info.dim))
+        if reason:
+            counts[reason] += info.size
+    return dict(counts.most_common())
+
+
+def _inexact(dim: Dim) -> str | None:
+    return f"{dim.inexact} (--allow-inexact cuts it all the same)" if dim.inexact else None
+
+
+def _dim_rows(tracing: Tracing, kept: Mapping[Dim, int], with_macs: bool) -> tuple[DimRow, ...]:
+    total = macs_left(tracing, {}) if with_macs else 0
+    rows = []
+    for info in tracing.dims:
+        tensors = {use.weight.name: prod(use.weight.shape) for use, _ in info.slices}
+        rows.append(
+            DimRow(
+                name=info.name,
+                size=info.size,
+                kept=kept.get(info.dim, info.size),
+                params=sum(tensors.values()),
+                macs=total - macs_left(tracing, {info.dim: 0}) if with_macs else None,
+                reason=info.dim.frozen or "",
+                inexact=info.dim.inexact is not None,
+                tensors=tuple(tensors),
+            )
+        )
+    return tuple(rows)
+
+
+def _tensor_rows(plan: WeightPlan | None) -> tuple[TensorRow, ...]:
+    if plan is None:
+        return ()
+    return tuple(TensorRow(name, mask.shape, mask.count) for name, mask in plan.zeroed.items())
+
+
+def _macs(
+    tracing: Tracing | None, kept: Mapping[Dim, int], model: ir.Model, measured: Measured | None
+) -> int | None:
+    if tracing is not None:
+        return macs_left(tracing, kept)
+    return macs(model, measured.shapes) if measured is not None else None
+
+
+def _bytes(path: Path) -> int | None:
+    """Bytes of a model file and of the data file that belongs to it."""
+    if not path.exists():
+        return None
+    data = data_file(path)
+    return path.stat().st_size + (data.stat().st_size if data.exists() else 0)

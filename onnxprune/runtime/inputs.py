@@ -1,0 +1,209 @@
+"""Inputs that a model really runs on, found by trying.
+
+A file says the rank and type of an input, and often not much of its shape. What is open is tried from a short list of
+usual sizes until onnxruntime runs the model; the batch stays 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.errors import DataError, ModelError
+from onnxprune.runtime.sessions import run, session
+
+__all__ = ["Shapes", "candidate_shapes", "graph_inputs", "random_feed", "random_inputs", "running_shapes"]
+
+Shapes = Mapping[str, Sequence[int]]
+
+SPATIAL = (64, 224, 256, 320, 416, 512, 640, 960, 128, 32, 28, 16, 8, 1)
+"""Tried for open axes of inputs of four and more axes."""
+SEQUENCE = (8, 16, 32, 64, 100, 128, 256, 512, 576, 1024, 1536, 2048, 16000, 1)
+"""Tried for open axes of inputs of up to three axes."""
+MOST_ELEMENTS = 1 << 24
+"""Shapes with more elements in all are not tried."""
+MOST_OPEN = 5
+"""With more open axes than this, not every combination is tried."""
+CHANNELS = (3, 1)
+"""Tried for an open second axis of inputs of four and more axes, after the sizes of the others."""
+
+
+def graph_inputs(model: ir.Model) -> list[ir.Value]:
+    """The inputs that a caller feeds: those that are no initializers."""
+    return [value for value in model.graph.inputs if value.const_value is None]
+
+
+def random_inputs(
+    model: ir.Model, seed: int = 0, shapes: Shapes | None = None
+) -> dict[str, np.ndarray]:
+    """Seeded inputs that the model runs on.
+
+    Args:
+        model: Any model.
+        seed: The same seed gives the same arrays.
+        shapes: Shapes for some inputs, by name; others are found by trying.
+
+    Raises:
+        ModelError: onnxruntime runs it on none of the shapes tried.
+    """
+    return random_feed(model, next(running_shapes(model, shapes)), seed)
+
+
+def running_shapes(
+    model: ir.Model, shapes: Shapes | None = None, made: ort.InferenceSession | None = None
+) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Shapes of the inputs that onnxruntime runs the model on, at least one.
+
+    Raises:
+        DataError: A shape given does not fit the model.
+        ModelError: onnxruntime runs it on none of the shapes tried.
+    """
+    given = _checked(model, shapes or {})
+    made = made or session(model, optimize=False)
+    first: ModelError | None = None
+    worked = False
+    tried = 0
+    for candidate in candidate_shapes(model, given):
+        tried += 1
+        try:
+            run(made, random_feed(model, candidate, 0))
+        except ModelError as error:
+            first = first or error
+            continue
+        worked = True
+        yield candidate
+    if not worked:
+        told = ", ".join(f"{name} {list(shape)}" for name, shape in next(_candidates(model, given)).items())
+        hint = "" if tried == 1 else " (and on other sizes); give the shapes with --shape NAME=1,3,224,224"
+        raise ModelError(f"{first} - with {told or 'no inputs'}{hint}") from first
+
+
+def candidate_shapes(model: ir.Model, given: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
+    """The shapes that are tried, each once; very large ones only where nothing else is possible."""
+    tried: set[tuple[tuple[int, ...], ...]] = set()
+    for candidate in _candidates(model, given):
+        key = tuple(candidate.values())
+        elements = sum(math.prod(shape) for shape in key)
+        if key not in tried and (not tried or elements <= MOST_ELEMENTS):
+            tried.add(key)
+            yield candidate
+
+
+def random_feed(model: ir.Model, shapes: Shapes, seed: int) -> dict[str, np.ndarray]:
+    """Arrays of the given shapes: standard normal floats, integers 0 and 1, a fixed text."""
+    rng = np.random.default_rng(seed)
+    feed = {}
+    for value in graph_inputs(model):
+        shape = tuple(shapes[value.name or ""])
+        dtype = value.dtype or ir.DataType.FLOAT
+        if dtype == ir.DataType.STRING:
+            feed[value.name or ""] = np.full(shape, "hello world", object)
+        elif dtype.is_floating_point():
+            feed[value.name or ""] = rng.standard_normal(shape).astype(dtype.numpy())
+        else:
+            feed[value.name or ""] = rng.integers(0, 2, shape).astype(dtype.numpy())
+    return feed
+
+
+def _checked(model: ir.Model, shapes: Shapes) -> Shapes:
+    known = {value.name: value for value in graph_inputs(model)}
+    for name, shape in shapes.items():
+        if name not in known:
+            raise DataError(
+                f"the model has no input {name!r}; it has {', '.join(map(repr, known))}"
+            )
+        declared = known[name].shape
+        if declared is not None and (
+            len(declared) != len(shape)
+            or any(
+                isinstance(d, int) and d > 0 and d != n
+                for d, n in zip(declared, shape, strict=True)
+            )
+        ):
+            raise DataError(
+                f"input {name!r} is declared as {declared}, the shape given is {list(shape)}"
+            )
+    return shapes
+
+
+def _candidates(model: ir.Model, given: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Every size for the open axes with first axes of 1; then, size by size, with any of the open axes of 1."""
+    opened = _open_axes(model, given)
+    tries = max(len(SPATIAL), len(SEQUENCE))
+    usual = frozenset(symbol for symbol, axis in opened.items() if axis.first)
+    for channels in CHANNELS:
+        for k in range(tries):
+            yield _filled(model, given, opened, usual, k, channels)
+    if len(opened) > MOST_OPEN:
+        return
+    for k in range(tries):
+        for count in range(len(opened) + 1):
+            for single in combinations(opened, count):
+                yield _filled(model, given, opened, frozenset(single), k, CHANNELS[0])
+
+
+@dataclass(frozen=True)
+class _OpenAxis:
+    """An open axis (or several of one symbolic name)."""
+
+    first: bool
+    channel: bool
+    image: bool
+
+
+def _symbol(value: ir.Value, k: int) -> str | None:
+    """The name of an open axis, None where its size is declared; axes without a name are one each."""
+    assert value.shape is not None
+    declared = value.shape[k]
+    if isinstance(declared, int):
+        return None if declared > 0 else f"{value.name}[{k}]"
+    return declared.value or f"{value.name}[{k}]"
+
+
+def _open_axes(model: ir.Model, given: Shapes) -> dict[str, _OpenAxis]:
+    found: dict[str, _OpenAxis] = {}
+    for value in graph_inputs(model):
+        rank = len(value.shape) if value.shape is not None and value.name not in given else 0
+        for k in range(rank):
+            symbol = _symbol(value, k)
+            if symbol is not None and symbol not in found:
+                found[symbol] = _OpenAxis(k == 0, rank >= 4 and k == 1, rank >= 4)
+    return found
+
+
+def _filled(
+    model: ir.Model,
+    given: Shapes,
+    opened: Mapping[str, _OpenAxis],
+    single: frozenset[str],
+    k: int,
+    channels: int,
+) -> dict[str, tuple[int, ...]]:
+    """The k-th size for every open axis but those in `single`, which get 1."""
+
+    def chosen(symbol: str) -> int:
+        axis = opened[symbol]
+        if symbol in single:
+            return 1
+        sizes = SPATIAL if axis.image else SEQUENCE
+        return channels if axis.channel else sizes[min(k, len(sizes) - 1)]
+
+    found = {}
+    for value in graph_inputs(model):
+        name = value.name or ""
+        if name in given:
+            found[name] = tuple(given[name])
+            continue
+        axes = range(len(value.shape)) if value.shape is not None else ()
+        symbols = [_symbol(value, j) for j in axes]
+        found[name] = tuple(
+            int(str(value.shape[j])) if symbol is None else chosen(symbol)  # type: ignore[index]
+            for j, symbol in zip(axes, symbols, strict=True)
+        )
+    return found

@@ -1,0 +1,144 @@
+"""Cutting equals masking: the proof that a cut is exact.
+
+The model without some channels must give, to float tolerance, what the original gives with the weights of those
+channels set to zero. It needs no data and no labels, and holds for any weights; so it is checked on every run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.dims import Keep, Tracing, Use, keep_mask
+from onnxprune.dims.cut import Twins
+from onnxprune.graph import constant, replace
+from onnxprune.runtime.inputs import random_feed
+from onnxprune.runtime.sessions import run, session
+
+__all__ = ["Equality", "cut_equals_mask", "masked"]
+
+TOLERANCE = 1e-3
+"""Largest relative error, in the Frobenius norm of an output, that float arithmetic in another order may make."""
+
+NOT_MASKED = {("BatchNormalization", 3), ("BatchNormalization", 4), ("Div", 1), ("Mod", 1), ("Pow", 1)}
+"""Operands for which zero is no neutral value: they divide, or are variances."""
+ZERO_POINT = {
+    ("ConvInteger", 1): 3,
+    ("DequantizeLinear", 0): 2,
+    ("MatMulInteger", 1): 3,
+    ("QLinearConv", 3): 5,
+    ("QLinearMatMul", 0): 2,
+    ("QLinearMatMul", 3): 5,
+}
+"""Operands that are quantised, with the input that says which integer means zero."""
+
+
+@dataclass(frozen=True)
+class Equality:
+    """How far the cut model is from the masked one.
+
+    Attributes:
+        error: The largest relative error over outputs and runs.
+        output: The output where it was found.
+        runs: How many inputs were tried.
+    """
+
+    error: float
+    output: str
+    runs: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within `TOLERANCE`."""
+        return self.error <= TOLERANCE
+
+
+def masked(tracing: Tracing, keep: Keep) -> ir.Model:
+    """A copy of the model traced in which the indices not kept are zero (the zero point, where quantised)."""
+    twins = Twins(tracing.model)
+    copies: dict[tuple[ir.Value, bytes], ir.Value] = {}
+    for use in tracing.uses:
+        masks = [keep_mask(axis, keep) for axis in use.axes]
+        if all(mask.all() for mask in masks) or _stays(use):
+            continue
+        array = use.weight.array().copy()
+        fill = _zero(use)
+        for k, mask in enumerate(masks):
+            array[(slice(None),) * k + (~mask,)] = fill
+        if use.node is None:
+            replace(twins.weight[use.weight], array)
+            continue
+        key = (use.weight.value, b"".join(mask.tobytes() for mask in masks) + bytes([fill & 255]))
+        if key not in copies:
+            copies[key] = value = ir.Value(
+                name=f"{use.weight.name}/masked{len(copies)}",
+                const_value=ir.Tensor(array, dtype=use.weight.dtype),
+                type=ir.TensorType(use.weight.dtype),
+                shape=ir.Shape(array.shape),
+            )
+            twins.model.graph.register_initializer(value)
+        twins.node[use.node].replace_input_with(use.index, copies[key])
+    return twins.model
+
+
+def cut_equals_mask(
+    tracing: Tracing, keep: Keep, pruned: ir.Model, runs: int = 2, seed: int = 0
+) -> Equality:
+    """Runs the cut and the masked model on the same random inputs.
+
+    Args:
+        tracing: What was traced.
+        keep: What was kept of each Dim.
+        pruned: The model after cutting.
+        runs: How many inputs to try.
+        seed: Of the first of them.
+
+    Raises:
+        ModelError: onnxruntime does not load or run one of them.
+    """
+    reference, mine = session(masked(tracing, keep)), session(pruned)
+    worst, where = 0.0, ""
+    for k in range(runs):
+        feed = random_feed(tracing.model, tracing.measured.inputs, seed + k)
+        for output, a, b in zip(reference.get_outputs(), run(reference, feed), run(mine, feed), strict=True):
+            error = relative_error(a, b)
+            if error > worst or not where:
+                worst, where = error, output.name
+    return Equality(worst, where, runs)
+
+
+def relative_error(reference: object, other: object) -> float:
+    """||a - b|| / ||a|| of two tensors (the share of unequal elements of integers); infinite where shapes differ."""
+    if not isinstance(reference, np.ndarray) or not isinstance(other, np.ndarray):
+        return 0.0 if type(reference) is type(other) else float("inf")
+    if reference.shape != other.shape:
+        return float("inf")
+    if reference.size == 0:
+        return 0.0
+    if reference.dtype.kind not in "fV":
+        return float(np.mean(reference != other))
+    a, b = reference.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(finite, np.isfinite(b)):
+        return float("inf")
+    a, b = a[finite], b[finite]
+    return float(np.linalg.norm(a - b) / (np.linalg.norm(a) + 1e-6))
+
+
+def _stays(use: Use) -> bool:
+    """Whether masking must leave a weight alone: it divides, or holds sizes or indices."""
+    if use.node is not None and (use.node.op_type, use.index) in NOT_MASKED:
+        return True
+    return use.weight.dtype in (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING)
+
+
+def _zero(use: Use) -> int:
+    """The value that means zero."""
+    if use.node is None:
+        return 0
+    index = ZERO_POINT.get((use.node.op_type, use.index))
+    value = use.node.inputs[index] if index is not None and index < len(use.node.inputs) else None
+    tensor = constant(value) if value is not None else None
+    return int(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size else 0
