@@ -40,9 +40,10 @@ def expand(model: ir.Model) -> bool:
                     "onnxprune", name, graph=function.graph, attributes=function.attributes.values()
                 )
             )
-            functions[-1].opset_imports.update(function.opset_imports)
+            functions[-1].opset_imports[""] = version
             node.domain, node.op_type, node.version = "onnxprune", name, None
             _keep(node, function)
+            node.resize_outputs(len(function.outputs))
     for function in functions:
         model.functions[function.identifier()] = function
     if functions:
@@ -68,6 +69,10 @@ def _definition(node: ir.Node, version: int) -> ir.Function | None:
         proto.ParseFromString(_context_dependent(schema, node, version))
     else:
         return None
+    made = {name for inner in proto.node for name in inner.output}
+    for name in proto.output:
+        if name not in made:  # left out of the body because the node does not ask for it
+            proto.node.append(onnx.helper.make_node("Constant", [], [name], value_float=0.0))
     return ir.serde.deserialize_function(proto)
 
 

@@ -116,7 +116,7 @@ def check(
     *,
     wrt: Sequence[str] | None = None,
     tolerance: float = 2e-4,
-    step: float = 1e-5,
+    step: float = 1e-6,
     given: Sequence[str] | None = None,
     exact: bool = True,
 ) -> None:
@@ -235,6 +235,8 @@ def _in_double(model: ir.Model) -> ir.Model:
                 node.attributes[key] = ir.AttrTensor(
                     key, ir.tensor(attribute.value.numpy().astype("d"))
                 )
+            elif key == "stash_type":
+                node.attributes[key] = ir.AttrInt64(key, int(ir.DataType.DOUBLE))
             elif key == "to" and attribute.value in _SINGLE:
                 node.attributes[key] = ir.AttrInt64("to", int(ir.DataType.DOUBLE))
     return double

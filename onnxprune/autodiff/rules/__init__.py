@@ -9,6 +9,7 @@ from onnxprune.autodiff.rules import (
     normalisation,
     pooling,
     reduction,
+    resize,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "normalisation",
     "pooling",
     "reduction",
+    "resize",
 ]

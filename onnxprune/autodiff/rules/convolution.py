@@ -43,9 +43,13 @@ def conv_transpose(call: Call, dy: Tensor) -> Gradients:
     w, surplus = _transposed_window(call, kernel)
     group = call.int("group", 1)
     bias = _bias_gradient(dy, w)
-    if any(surplus):
-        axes = list(range(2, 2 + w.rank))
-        dy = op.Slice(dy, [0] * w.rank, [-n if n else 2**31 for n in surplus], axes)
+    begin = [min(b, 0) for b in w.begin]
+    end = [min(e, 0) - n for e, n in zip(w.end, surplus, strict=True)]
+    if any(begin + end):  # outputs that no window reaches
+        dy = op.Pad(dy, [0, 0, *begin, 0, 0, *end])
+        w = replace(
+            w, begin=tuple(max(b, 0) for b in w.begin), end=tuple(max(e, 0) for e in w.end)
+        )
     dx = op.Conv(
         dy,
         weights,

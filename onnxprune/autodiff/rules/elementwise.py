@@ -147,19 +147,17 @@ def dropout(call: Call, dy: Tensor, _: Tensor | None = None) -> Gradients:
 @vjp("Clip")
 def clip(call: Call, dy: Tensor) -> Gradients:
     """Elements outside hand their gradient to the bound that they hit."""
-    low, high = call.input(1), call.input(2)
-    inside: Tensor | None = None
-    bounds: list[Tensor | None] = []
-    for bound, beyond in ((low, call.op.Less), (high, call.op.Greater)):
-        if bound is None:
-            bounds.append(None)
-            continue
-        outside = beyond(call.x, bound)
-        bounds.append(call.op.ReduceSum(dy * call.op.cast(outside, dy.dtype), keepdims=0))
-        within = call.op.Not(outside)
-        inside = within if inside is None else call.op.And(inside, within)
-    dx = dy if inside is None else dy * call.op.cast(inside, dy.dtype)
-    return (dx, *bounds)[: len(call.inputs)]
+    op, (low, high) = call.op, (call.input(1), call.input(2))
+    raised = call.x if low is None else op.Max(call.x, low)
+    over = None if high is None else op.cast(raised > high, dy.dtype)
+    inside = dy if over is None else dy * (1.0 - over)  # an upper bound wins over a lower one
+    under = None if low is None else op.cast(call.x < low, dy.dtype)
+    dx = inside if under is None else inside * (1.0 - under)
+    return (
+        dx,
+        None if under is None else op.ReduceSum(inside * under, keepdims=0),
+        None if over is None else op.ReduceSum(dy * over, keepdims=0),
+    )[: len(call.inputs)]
 
 
 @vjp("Add", broadcast=True)

@@ -47,16 +47,19 @@ def _column(op: Ops, x: Tensor, rank: int) -> Tensor:
 
 
 @vjp("BatchNormalization")
-def batch_normalization(call: Call, dy: Tensor, *_: Tensor | None) -> Gradients:
+def batch_normalization(call: Call, dy: Tensor, *running: Tensor | None) -> Gradients:
     """With running statistics, or with those of the batch in training mode."""
-    op, (x, scale, _bias, mean, variance) = call.op, call.inputs
+    op, (x, scale, _, mean, variance) = call.op, call.inputs
     rank, axes = x.rank, [0, *range(2, x.rank)]
     epsilon = call.float("epsilon", 1e-5)
     total = op.sum(dy, axes)
     if call.int("training_mode"):
         normal, inverse = _statistics(op, x, axes, epsilon)
         dx = _through(op, dy * _column(op, scale, rank), normal, inverse, axes)
-        return dx, op.sum(dy * normal, axes), total, None, None
+        old = [_training_statistics(call, running, axes, i) for i in (0, 1)]
+        for _, through in old:
+            dx = dx if through is None else dx + through
+        return dx, op.sum(dy * normal, axes), total, old[0][0], old[1][0]
     inverse = 1.0 / op.Sqrt(variance + epsilon)
     factor = scale * inverse
     dx = dy * _column(op, factor, rank)
@@ -64,7 +67,21 @@ def batch_normalization(call: Call, dy: Tensor, *_: Tensor | None) -> Gradients:
         return dx, None, None, None, None
     # sum dy x^ = (sum dy x - mean sum dy) r: one pass over the big tensors
     along = (op.sum(dy * x, axes) - mean * total) * inverse
-    return dx, along, total, -(factor * total), -0.5 * along * scale * inverse
+    return dx, along, total, -(factor * total), -0.5 * along * factor * inverse
+
+
+def _training_statistics(
+    call: Call, running: Sequence[Tensor | None], axes: list[int], which: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the old running mean or variance, and of x through the new one."""
+    op, x, momentum = call.op, call.x, call.float("momentum", 0.9)
+    given = running[which] if which < len(running) else None
+    if given is None:
+        return None, None
+    share = _column(op, given, x.rank) * (1.0 - momentum) / op.size(x, axes, x.dtype)
+    if which == 0:
+        return given * momentum, op.Expand(share, op.shape_of(x))
+    return given * momentum, (x - op.ReduceMean(x, axes)) * share * 2.0
 
 
 @vjp("InstanceNormalization")
