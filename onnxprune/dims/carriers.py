@@ -65,7 +65,7 @@ class AttributeValue:
 
 @dataclass(frozen=True, eq=False)
 class PinnedShape:
-    """A Shape node: its output stays what it was although the axes of its input shrink."""
+    """A Shape node: its output stays what it was although the axes of its input (none: of a weight) shrink."""
 
     node: ir.Node
     axes: tuple[Axis, ...]

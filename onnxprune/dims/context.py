@@ -164,8 +164,9 @@ class Context:
             self.carry(AttributeValue(self.node, name, value, axis))
 
     def pin(self) -> None:
-        """The node is a Shape: its answer stays the original one."""
-        self.carry(PinnedShape(self.node, self.x(0)))
+        """The node is a Shape: its answer stays the original one (of a weight: whichever of its uses are cut)."""
+        value = self.node.inputs[0]
+        self.carry(PinnedShape(self.node, () if value in self.tracer.weights else self.x(0)))
 
     def carry(self, carrier: Carrier) -> None:
         """Notes an integer that follows."""

@@ -24,7 +24,7 @@ from onnxprune.dims.carriers import (
     size_changes,
 )
 from onnxprune.dims.trace import Tracing, Use
-from onnxprune.graph import Weight, clone, constant, replace, weights
+from onnxprune.graph import Weight, clone, replace, weights
 
 __all__ = ["Keep", "Twins", "by_weight", "cut", "removed"]
 
@@ -127,6 +127,9 @@ class _Editor:
     def __init__(self, tracing: Tracing, keep: Keep, twins: Twins) -> None:
         self.tracing, self.keep, self.twins = tracing, keep, twins
         self.orphans: dict[ir.Value, None] = {}
+        self.cut: set[ir.Value] = set()
+        self.graphs = dict(zip(tracing.model.graphs(), twins.model.graphs(), strict=True))
+        self.taken = {value.name for value in twins.value.values()}
 
     # Weights.
 
@@ -135,20 +138,17 @@ class _Editor:
         groups: dict[bytes, list[Use]] = {}
         for use in uses:
             groups.setdefault(_key(_masks(use.axes, self.keep)), []).append(use)
-        # The group that stays with the original value: the one read by name, else one left whole, else the first.
-        ordered = sorted(
-            groups.values(),
-            key=lambda group: (
-                all(use.node is not None for use in group),
-                not all(mask.all() for mask in _masks(group[0].axes, self.keep)),
-            ),
-        )
-        for k, group in enumerate(ordered):
+        # A group that reads it by name, or leaves it whole, keeps the original value; else a single group does.
+        for group in groups.values():
             masks = _masks(group[0].axes, self.keep)
-            if k:
-                self._copy(weight, group, masks, f"{weight.name}/{k}")
-            elif not all(mask.all() for mask in masks):
+            whole = all(mask.all() for mask in masks)
+            if not whole:
+                self.cut.add(weight.value)
+            if not whole and (len(groups) == 1 or any(use.node is None for use in group)):
                 replace(self.twins.weight[weight], sliced(weight, masks))
+            elif not whole:
+                self._copy(weight, group, masks, f"{weight.name}/{len(self.cut)}")
+                self.orphans[self.twins.value[weight.value]] = None
 
     def _copy(self, weight: Weight, group: Sequence[Use], masks: Masks, name: str) -> None:
         tensor = sliced(weight, masks)
@@ -159,23 +159,19 @@ class _Editor:
             self.twins.node[use.node].replace_input_with(use.index, new)
 
     def _register(self, graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-        home = next(
-            theirs
-            for mine, theirs in zip(self.tracing.model.graphs(), self.twins.model.graphs(), strict=True)
-            if mine is graph
-        )
-        taken = {value.name for value in self.twins.value.values()} | set(home.initializers)
-        while name in taken:
+        """A new constant in the copy of a graph: an initializer; before IR version 4, where those are inputs, a node."""
+        home = self.graphs[graph]
+        while name in self.taken:
             name += "_"
-        value = ir.Value(
-            name=name,
-            const_value=tensor,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()),
-        )
-        home.register_initializer(value)
-        if self.twins.model.ir_version < 4 and home is self.twins.model.graph:
-            home.inputs.append(value)  # before IR version 4 every initializer had to be listed there
+        self.taken.add(name)
+        tensor.name = name
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
+        if self.twins.model.ir_version < 4:
+            node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], outputs=[value])
+            home.insert_before(home[0], node)
+        else:
+            value.const_value = tensor
+            home.register_initializer(value)
         return value
 
     # Integers that follow.
@@ -192,7 +188,7 @@ class _Editor:
                 self._new_attribute(node, name, axes, lambda axis, old: rule(axis, old, self.keep))
             case AttributeValue(node, name, value, axis) if size_changes(axis, self.keep):
                 self.twins.node[node].attributes[name] = ir.AttrFloat32(name, value)
-            case PinnedShape(node, axes) if self._changes(axes):
+            case PinnedShape(node, axes) if self._changes(axes) or (not axes and node.inputs[0] in self.cut):
                 self._pin(node)
 
     def _changes(self, axes: Iterable[Axis | None]) -> bool:
@@ -314,9 +310,12 @@ class _Editor:
     def _set_constant(self, node: ir.Node, index: int, new: np.ndarray) -> None:
         source = node.inputs[index] if index < len(node.inputs) else None
         kind = np.int64 if source is None or source.dtype != ir.DataType.INT32 else np.int32
-        known = constant(source) if source is not None else None
+        known = self.tracing.constants.get(source) if source is not None else None
         if known is not None:
             kind = known.dtype.numpy().type
+            if known.kind != "constant_of_shape" and len(self.twins.value[known.value].uses()) == 1:
+                replace(self.twins.weight[known], new.astype(kind).reshape((-1,) * bool(known.shape)))
+                return
         label = f"{node.name or node.outputs[0].name}/{node.op_type.lower()}{index}"
         value = self._register(self._graph_of(node), label, ir.tensor(new.astype(kind)))
         self._replace_input(self.twins.node[node], index, value)
@@ -341,6 +340,12 @@ class _Editor:
                         new_size(axis, old, self.keep) if isinstance(old, int) else old
                         for axis, old in zip(axes, twin.shape.dims, strict=True)
                     ]
+                )
+        for value in self.twins.model.graph.outputs:
+            # Some exporters write -1 for an open axis; with constant sizes before it, that is a contradiction.
+            if value.shape is not None and any(isinstance(n, int) and n < 0 for n in value.shape.dims):
+                value.shape = ir.Shape(
+                    [None if isinstance(n, int) and n < 0 else n for n in value.shape.dims]
                 )
 
     def remove_unused(self) -> None:

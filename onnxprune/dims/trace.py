@@ -20,7 +20,7 @@ from onnxprune.dims.carriers import Carrier
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import rule_for
 from onnxprune.dims.solver import freeze, unify
-from onnxprune.graph import Weight, weights
+from onnxprune.graph import NAMES, Weight, weights
 from onnxprune.runtime.measure import Measured
 
 __all__ = ["DimInfo", "Tracing", "Use", "trace"]
@@ -77,6 +77,11 @@ class Tracing:
     carriers: tuple[Carrier, ...]
 
     @cached_property
+    def constants(self) -> Mapping[ir.Value, Weight]:
+        """The weights by value, read by a node or not."""
+        return {weight.value: weight for weight in weights(self.model)}
+
+    @cached_property
     def by_input(self) -> Mapping[tuple[ir.Node, int], Use]:
         """The weight uses by node and input index."""
         return {(use.node, use.index): use for use in self.uses if use.node is not None}
@@ -123,6 +128,8 @@ def trace(model: ir.Model, measured: Measured) -> Tracing:
     tracer = Tracer(model, measured)
     tracer.walk(model.graph)
     tracer.freeze_interface(model.graph)
+    tracer.join_shared()
+    tracer.freeze_ambiguous()
     return tracer.finish()
 
 
@@ -170,6 +177,36 @@ class Tracer:
                 self.freeze_value(value, f"it is part of graph input {value.name}")
         for value in graph.outputs:
             self.freeze_value(value, f"it feeds graph output {value.name}")
+
+    def join_shared(self) -> None:
+        """A matrix that several nodes read is cut the same way for all of them; only vectors are worth copies."""
+        for _, axes in self._by_weight():
+            if len(axes[0]) > 1:
+                for other in axes[1:]:
+                    for axis, same in zip(axes[0], other, strict=True):
+                        unify(axis, same)
+
+    def freeze_ambiguous(self) -> None:
+        """A plan names tensors: of several that share a name only the last can be cut."""
+        last = {weight.name: value for value, weight in self.weights.items()}
+        named = self.model.meta.get(NAMES)
+        for value, each in self._by_weight():
+            name = self.weights[value].name
+            if last[name] is not value or (named is not None and name not in named):
+                for axis in (axis for axes in each for axis in axes):
+                    freeze(axis, "its tensor's name stands for several tensors of the file")
+
+    def _by_weight(self) -> list[tuple[ir.Value, list[Axes]]]:
+        """The axes of every use of every weight."""
+        found: dict[ir.Value, list[Axes]] = {}
+        for (node, index), axes in self._uses.items():
+            value = node.inputs[index]
+            assert value is not None
+            found.setdefault(value, []).append(axes)
+        for value, axes in self._axes.items():
+            if value in self.weights:
+                found.setdefault(value, []).append(axes)
+        return list(found.items())
 
     def freeze_value(self, value: ir.Value, reason: str) -> None:
         """All axes of a value stay."""

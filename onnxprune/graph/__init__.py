@@ -1,11 +1,12 @@
 """Models as graphs: reading and writing files, the weights in them, and what they cost."""
 
-from onnxprune.graph.inline import clone, inline
+from onnxprune.graph.inline import NAMES, clone, inline
 from onnxprune.graph.load import load
 from onnxprune.graph.save import data_file, same_file, save
 from onnxprune.graph.weights import Weight, constant, replace, weights
 
 __all__ = [
+    "NAMES",
     "Weight",
     "clone",
     "constant",

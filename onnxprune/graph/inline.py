@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx_ir as ir
 from onnx_ir.passes import PassError, PreconditionError
 from onnx_ir.passes.common import InlinePass
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.weights import weights
 
-__all__ = ["clone", "inline"]
+__all__ = ["NAMES", "clone", "inline"]
+
+NAMES = "tensor names"
+"""Key in `model.meta` of the names that stand for one constant tensor of the file; absent where no function was inlined."""
 
 
 def clone(model: ir.Model) -> ir.Model:
@@ -24,7 +30,8 @@ def clone(model: ir.Model) -> ir.Model:
 def inline(model: ir.Model) -> ir.Model:
     """The model with its local functions replaced by their bodies; itself if it has none.
 
-    Names inside a body stay where they are unique and get a suffix where not. A function that
+    Names inside a body stay where they are unique and get a suffix where not; of several constant tensors of one name
+    the last in file order keeps it, unless its function is called more than once. A function that
     imports another version of an operator set than the model stays a function, since its nodes
     would change their meaning.
 
@@ -34,6 +41,7 @@ def inline(model: ir.Model) -> ir.Model:
     if not model.functions:
         return model
     copy = clone(model)
+    copy.meta[NAMES] = _rename_ambiguous(copy)
     imports = dict(copy.opset_imports)
 
     def compatible(function: ir.Function) -> bool:
@@ -50,3 +58,23 @@ def inline(model: ir.Model) -> ir.Model:
             root = root.__cause__
         raise ModelError(f"the model's local functions cannot be inlined: {root}") from error
     return copy
+
+
+def _rename_ambiguous(model: ir.Model) -> frozenset[str]:
+    """Gives constants inside functions whose name stands for several tensors another; returns the names that do not."""
+    calls = Counter(
+        node.op_identifier()
+        for graph in (*model.graphs(), *(function.graph for function in model.functions.values()))
+        for node in graph
+    )
+    once = {f.graph for f in model.functions.values() if calls[f.identifier()] == 1}
+    found = weights(model)
+    last = {weight.name: weight.value for weight in found}
+    clear = set(last)
+    inside = {function.graph for function in model.functions.values()}
+    for k, weight in enumerate(found):
+        if weight.graph in inside and weight.value is last[weight.name] and weight.graph not in once:
+            clear.discard(weight.name)
+        if weight.graph in inside and (weight.value is not last[weight.name] or weight.graph not in once):
+            weight.value.name = f"{weight.name}/shared{k}"
+    return frozenset(clear)

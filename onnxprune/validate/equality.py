@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 
 from onnxprune.dims import Keep, Tracing, Use, keep_mask
 from onnxprune.dims.cut import Twins
 from onnxprune.graph import constant, replace
 from onnxprune.runtime.inputs import random_feed
-from onnxprune.runtime.sessions import run, session
+from onnxprune.runtime.sessions import run
 
-__all__ = ["Equality", "cut_equals_mask", "masked"]
+__all__ = ["Equality", "compare_runs", "masked", "relative_error"]
 
 TOLERANCE = 1e-3
 """Largest relative error, in the Frobenius norm of an output, that float arithmetic in another order may make."""
@@ -83,22 +84,21 @@ def masked(tracing: Tracing, keep: Keep) -> ir.Model:
     return twins.model
 
 
-def cut_equals_mask(
-    tracing: Tracing, keep: Keep, pruned: ir.Model, runs: int = 2, seed: int = 0
+def compare_runs(
+    reference: ort.InferenceSession, mine: ort.InferenceSession, tracing: Tracing, runs: int = 2, seed: int = 0
 ) -> Equality:
-    """Runs the cut and the masked model on the same random inputs.
+    """Runs the masked and the cut model on the same random inputs.
 
     Args:
-        tracing: What was traced.
-        keep: What was kept of each Dim.
-        pruned: The model after cutting.
+        reference: A session of the masked model.
+        mine: A session of the model after cutting.
+        tracing: What was traced; says the shapes of the inputs.
         runs: How many inputs to try.
         seed: Of the first of them.
 
     Raises:
-        ModelError: onnxruntime does not load or run one of them.
+        ModelError: onnxruntime does not run one of them.
     """
-    reference, mine = session(masked(tracing, keep)), session(pruned)
     worst, where = 0.0, ""
     for k in range(runs):
         feed = random_feed(tracing.model, tracing.measured.inputs, seed + k)
