@@ -13,8 +13,9 @@ is as good as always saying the mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -23,7 +24,7 @@ from onnxprune.errors import DataError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run
 
-__all__ = ["Accuracy", "accuracy"]
+__all__ = ["Accuracy", "accuracy", "accuracy_of"]
 
 
 @dataclass(frozen=True)
@@ -60,23 +61,36 @@ def accuracy(session: ort.InferenceSession, data: Dataset, batch: int = 32) -> A
         DataError: There are no labels, or no output has a shape that goes with them.
         ModelError: The model does not run.
     """
+    names = [output.name for output in session.get_outputs()]
+    return accuracy_of(names, (run(session, feed) for feed in data.batches(batch)), data, batch)
+
+
+def accuracy_of(
+    names: Sequence[str], results: Iterable[Sequence[Any]], data: Dataset, batch: int = 32
+) -> Accuracy:
+    """`accuracy` of outputs that were computed already.
+
+    Args:
+        names: Names of the outputs.
+        results: The outputs for each of `data.batches(batch)`.
+        data: Samples with labels.
+        batch: Samples a run.
+
+    Raises:
+        DataError: There are no labels, or no output has a shape that goes with them.
+    """
     if data.labels is None:
         raise DataError("accuracy needs labels, and the data have none")
     regression = data.labels.dtype.kind in "fV"
-    names = [output.name for output in session.get_outputs()]
     chosen: int | None = None
     predictions: list[np.ndarray] = []
-    for rows in data.batch_rows(batch):
-        labels = data.labels[rows]
-        outputs = run(session, data.feed(rows), names if chosen is None else [names[chosen]])
+    for rows, outputs in zip(data.batch_rows(batch), results, strict=True):
+        shape = data.labels[rows].shape
         if chosen is None:
-            chosen = _choose(outputs, labels.shape, regression)
-            if chosen is None:
-                raise DataError(_mismatch(names, outputs, labels.shape))
-            outputs = [outputs[chosen]]
-        answer = _answers(outputs[0], labels.shape, regression)
+            chosen = _choose(outputs, shape, regression)
+        answer = None if chosen is None else _answers(outputs[chosen], shape, regression)
         if answer is None:
-            raise DataError(_mismatch([names[chosen]], outputs, labels.shape))
+            raise DataError(_mismatch(names, outputs, shape))
         predictions.append(answer)
     assert chosen is not None, "a data set has at least one batch"
     answers = np.concatenate(predictions)

@@ -10,7 +10,7 @@ Sums are kept, not outputs, so memory does not grow with the number of samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import onnxruntime as ort
 from onnxprune.errors import ModelError
 from onnxprune.runtime.sessions import run
 
-__all__ = ["Drift", "drift"]
+__all__ = ["Drift", "drift", "drift_between", "matched_outputs"]
 
 
 @dataclass(frozen=True)
@@ -68,35 +68,52 @@ def drift(
     Raises:
         ModelError: The interfaces differ, an output has another shape, or a model does not run.
     """
-    names = _matched_outputs(before, after)
-    totals = [_Total(name) for name, _ in names]
-    for feed in feeds:
-        first = run(before, feed, [name for name, _ in names])
-        second = run(after, feed, [name for _, name in names])
-        for total, a, b in zip(totals, first, second, strict=True):
-            total.add(a, b)
-    return [total.result() for total in totals]
-
-
-def _matched_outputs(
-    before: ort.InferenceSession, after: ort.InferenceSession
-) -> list[tuple[str, str]]:
-    """Pairs of outputs: by name where the names are the same, else by position."""
     inputs = [{value.name: value.type for value in s.get_inputs()} for s in (before, after)]
     if inputs[0] != inputs[1]:
         raise ModelError(
             f"the models take different inputs and cannot be compared: "
             f"{_listed(inputs[0])} against {_listed(inputs[1])}"
         )
-    first = [value.name for value in before.get_outputs()]
-    second = [value.name for value in after.get_outputs()]
+    first, second = ([value.name for value in s.get_outputs()] for s in (before, after))
+    order = matched_outputs(first, second)
+    return drift_between(
+        first,
+        ((run(before, feed, first), run(after, feed, order)) for feed in feeds),
+    )
+
+
+def drift_between(
+    names: Sequence[str], results: Iterable[tuple[Sequence[Any], Sequence[Any]]]
+) -> list[Drift]:
+    """`drift` of outputs that were computed already.
+
+    Args:
+        names: Names of the outputs.
+        results: For each batch the outputs of the first model and those of the second, as in `names`.
+
+    Raises:
+        ModelError: An output has another shape in the second model.
+    """
+    totals = [_Total(name) for name in names]
+    for first, second in results:
+        for total, a, b in zip(totals, first, second, strict=True):
+            total.add(a, b)
+    return [total.result() for total in totals]
+
+
+def matched_outputs(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """The second model's outputs in the order of the first's: by name where they are the same, else by position.
+
+    Raises:
+        ModelError: One has more outputs than the other.
+    """
     if set(first) == set(second):
-        return [(name, name) for name in first]
+        return list(first)
     if len(first) != len(second):
         raise ModelError(
             f"the models have {len(first)} and {len(second)} outputs and cannot be compared"
         )
-    return list(zip(first, second, strict=True))
+    return list(second)
 
 
 def _listed(inputs: Mapping[str, str]) -> str:

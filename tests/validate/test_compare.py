@@ -72,3 +72,21 @@ def test_latency_is_that_of_one_sample(pair: tuple[Path, Path]) -> None:
         patch.setattr(module, "speed", spy)
         compare(*pair, Dataset({"x": random(9, 4)}))
     assert seen == [1]
+
+
+def test_large_models_are_compared_in_pieces(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxprune.runtime import pieces
+
+    x = random(50, 4, seed=4)
+    data = Dataset({"x": x}, (x @ random(4, 3)).argmax(1))
+    whole = compare(*pair, data, seconds=0)
+    monkeypatch.setattr(pieces, "LARGEST_WHOLE", 0)
+    result = compare(*pair, data, seconds=1)
+    assert result.speed is None
+    assert "piece by piece" in result.note
+    assert (result.before, result.after) == (whole.before, whole.after)
+    assert result.relative_error == pytest.approx(whole.relative_error, rel=1e-5)
+    assert result.providers == whole.providers
+    assert compare(*pair, [{"x": x}], seconds=1).random
