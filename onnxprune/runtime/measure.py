@@ -327,18 +327,21 @@ def _outer_values(body: ir.Graph) -> list[ir.Value]:
 
 
 def _followed(graph: ir.Graph) -> set[ir.Value]:
-    """Values computed from constants and shapes alone."""
+    """Values computed from shapes and small integer constants alone, and what small constants make of those."""
     found: set[ir.Value] = set()
     for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
         if node.op_type in ("Shape", "Size"):
             found.update(node.outputs)
-        elif node.op_type in FOLLOWED and any(
-            value in found for value in node.inputs if value is not None
-        ):
-            known = (v is None or v in found or _small_constant(v) for v in node.inputs)
-            if all(known):
+        elif node.op_type in FOLLOWED and inputs and all(v in found or _small_constant(v) for v in inputs):
+            if any(v in found for v in inputs) or all(_integer_constant(v) for v in inputs):
                 found.update(node.outputs)
     return found
+
+
+def _integer_constant(value: ir.Value) -> bool:
+    tensor = constant(value)
+    return tensor is not None and tensor.dtype.is_integer()
 
 
 def _small_constant(value: ir.Value) -> bool:
