@@ -1,8 +1,9 @@
 """External data: tensors that live in files beside the model.
 
 `onnx_ir` memory-maps such a file at the first read and keeps the mapping, so a walk over the
-weights of a 4 GB model ends with 4 GB resident. `FileTensor` reads just its own bytes, each time
-anew, and keeps nothing. Reading again is cheap (the page cache has it); holding on is not.
+weights of a 4 GB model ends with 4 GB resident. `FileTensor` keeps nothing: each use reads just its
+own bytes anew, large ones through a mapping of their own that ends with the array. Reading again is
+cheap (the page cache has it); holding on is not.
 
 A location is trusted only when it names a regular file inside the folder of the model, after all
 symbolic links are resolved: otherwise a model from the internet could read any file of its user
@@ -12,6 +13,7 @@ into the pruned copy.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ from onnxprune.errors import ModelError
 __all__ = ["FileTensor", "attach", "read"]
 
 _CHUNK = 1 << 23  # bytes copied at a time
+_MAPPED = 1 << 20  # bytes from which on a tensor is mapped, which saves a copy
 
 
 class FileTensor(ir.ExternalTensor):
@@ -33,7 +36,7 @@ class FileTensor(ir.ExternalTensor):
     __slots__ = ()
 
     def numpy(self) -> np.ndarray:
-        """Reads the tensor: a new array of the tensor's shape and type, owned by the caller."""
+        """Reads the tensor: an array, perhaps read-only, that holds the bytes as long as it lives."""
         dtype = np.dtype(self.dtype.numpy())
         shape = tuple(self.shape.numpy())
         if self.dtype.bitwidth < 8:
@@ -41,12 +44,26 @@ class FileTensor(ir.ExternalTensor):
                 np.frombuffer(self.tobytes(), np.uint8), self.dtype, shape=ir.Shape(shape)
             )
             return np.array(packed.numpy())
-        array = np.empty(shape, dtype.newbyteorder("<") if dtype.kind in "iufc" else dtype)
+        if dtype.kind in "iufc":
+            dtype = dtype.newbyteorder("<")
+        if self.nbytes >= _MAPPED and (self.offset or 0) % dtype.itemsize == 0:
+            return self._map(dtype).reshape(shape)
+        array = np.empty(shape, dtype)
         with open(self.path, "rb") as file:
             file.seek(self.offset or 0)
             if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
                 raise _too_short(self)
-        return array.astype(dtype, copy=False)
+        return array
+
+    def _map(self, dtype: np.dtype) -> np.ndarray:
+        offset = self.offset or 0
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        with open(self.path, "rb") as file:
+            if os.fstat(file.fileno()).st_size < offset + self.nbytes:
+                raise _too_short(self)
+            length = offset - start + self.nbytes
+            mapped = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start)
+        return np.frombuffer(mapped, dtype, self.size, offset - start)
 
     def __array__(self, dtype: Any = None) -> np.ndarray:
         return self.numpy().__array__(dtype)

@@ -19,7 +19,7 @@ from onnxprune.errors import ModelError
 from onnxprune.graph import external
 from onnxprune.runtime.sessions import run, session
 
-__all__ = ["LARGEST_WHOLE", "is_large", "outputs", "run_in_pieces"]
+__all__ = ["LARGEST_WHOLE", "is_large", "last_uses", "outputs", "read_values", "run_in_pieces"]
 
 LARGEST_WHOLE = 768 << 20
 """Bytes of weights up to which a model is run as a whole."""
@@ -94,7 +94,7 @@ def run_in_pieces(
             piece.
     """
     alive: list[dict[ir.Value, np.ndarray]] = [_arrays(model, feed) for feed in feeds]
-    last = _last_uses(model.graph)
+    last = last_uses(model.graph)
     position = 0
     for piece in _pieces(model.graph, budget, last):
         position += len(piece.nodes)
@@ -113,7 +113,7 @@ def _arrays(model: ir.Model, feed: Feed) -> dict[ir.Value, np.ndarray]:
     return {by_name[name]: array for name, array in feed.items()}
 
 
-def _read(node: ir.Node, graph: ir.Graph) -> Iterator[ir.Value]:
+def read_values(node: ir.Node, graph: ir.Graph) -> Iterator[ir.Value]:
     """The values of `graph` that a node reads, in its bodies too."""
     for value in node.inputs:
         if value is not None:
@@ -135,13 +135,13 @@ def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
     return ()
 
 
-def _last_uses(graph: ir.Graph) -> dict[ir.Value, int]:
+def last_uses(graph: ir.Graph) -> dict[ir.Value, int]:
     """The position of the last node that reads each value; those of the graph's outputs are never over."""
     last: dict[ir.Value, int] = dict.fromkeys(graph.inputs, -1)
     nodes = list(graph)
     for position, node in enumerate(nodes):
         last.update(dict.fromkeys(node.outputs, -1))
-        last.update(dict.fromkeys(_read(node, graph), position))
+        last.update(dict.fromkeys(read_values(node, graph), position))
     last.update(dict.fromkeys(graph.outputs, len(nodes)))
     return last
 
@@ -153,7 +153,7 @@ def _pieces(graph: ir.Graph, budget: int, last: Mapping[ir.Value, int]) -> Itera
     for position, node in enumerate(everything):
         new = {
             value: value.const_value.nbytes
-            for value in _read(node, graph)
+            for value in read_values(node, graph)
             if value.is_initializer() and value.const_value is not None
         }
         if nodes and sum({**held, **new}.values()) > budget and any(v not in held for v in new):
@@ -173,7 +173,7 @@ def _piece(
     last: Mapping[ir.Value, int],
 ) -> _Piece:
     made = {value for node in nodes for value in node.outputs}
-    read = dict.fromkeys(value for node in nodes for value in _read(node, graph))
+    read = dict.fromkeys(value for node in nodes for value in read_values(node, graph))
     return _Piece(
         nodes=tuple(nodes),
         takes=tuple(value for value in read if value not in made and value not in held),

@@ -21,6 +21,9 @@ from onnxprune.validate.drift import Drift, drift, drift_between, matched_output
 
 __all__ = ["Comparison", "compare"]
 
+LEAST_RANDOM = 2
+"""Random inputs that models run in pieces are compared on: every one costs a pass over all the weights."""
+
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
 
@@ -154,6 +157,9 @@ def _in_pieces(
     if labelled is not None:
         feeds = list(labelled.batches(batch))
         count = len(labelled)
+    elif not isinstance(data, Dataset):
+        feeds = feeds[:LEAST_RANDOM]
+        count = len(feeds)
     ys = outputs(a, feeds, providers, threads=threads)
     zs = [[z[k] for k in places] for z in outputs(b, feeds, providers, threads=threads)]
     return Comparison(
