@@ -8,7 +8,6 @@ holds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,8 @@ import onnx_ir as ir
 
 from onnxprune.dims import DimInfo, Keep, Tracing, cut, removed, trace
 from onnxprune.dims.solver import freeze
-from onnxprune.errors import NothingToPruneError, OnnxPruneError
-from onnxprune.graph import inline, load, same_file, save
+from onnxprune.errors import NothingToPruneError
+from onnxprune.graph import inline, load, save
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates, channel_scores, choose, kept_counts
 from onnxprune.plan.granularity import Channel
@@ -71,7 +70,9 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
                 write_sparse(output, done.zeroed.zeroed.keys())
     with clock.step("compare"):
         feeds = data or _random_inputs(original, done.measured, options.seed)
-        comparison = _compare(input, output if output is not None and output.exists() else done.pruned, feeds, options)
+        comparison = _compare(
+            input, output if output is not None and output.exists() else done.pruned, feeds, options
+        )
     return build.report(
         "prune",
         input,
@@ -99,7 +100,14 @@ def inspect(input: Path, options: PruneOptions, progress: Progress) -> Report:
     with clock.step("trace"):
         tracing = trace(model, measured)
     return build.report(
-        "inspect", input, None, options, original=model, measured=measured, tracing=tracing, timings=clock.seconds
+        "inspect",
+        input,
+        None,
+        options,
+        original=model,
+        measured=measured,
+        tracing=tracing,
+        timings=clock.seconds,
     )
 
 
@@ -158,14 +166,18 @@ def _channels(model: ir.Model, options: PruneOptions, progress: Progress, clock:
             break
         for dim in guilty:
             freeze(dim, "cutting it was measured not to be the same as zeroing it")
-        notes.append(f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact")
+        notes.append(
+            f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact"
+        )
     plan = {
         "format": PLAN_FORMAT,
         "granularity": "channel",
         "removed": removed(tracing, keep),
         "options": options.to_dict(),
     }
-    return _Done(pruned, plan, measured, tracing, keep, None, (build.proof_check(proof),), tuple(notes))
+    return _Done(
+        pruned, plan, measured, tracing, keep, None, (build.proof_check(proof),), tuple(notes)
+    )
 
 
 def _choice(tracing: Tracing, dims: Sequence[DimInfo], options: PruneOptions) -> Keep:
@@ -192,7 +204,11 @@ def _weights(model: ir.Model, options: PruneOptions, progress: Progress, clock: 
     with clock.step("prove"):
         check_zeroed(model, pruned, plan)
     note = "zeros make a file compress better, not onnxruntime's CPU inference faster; channels do"
-    check = Check("only the plan's weights are zero", True, "every other weight is the original's, bit for bit")
+    check = Check(
+        "only the plan's weights are zero",
+        True,
+        "every other weight is the original's, bit for bit",
+    )
     return _Done(pruned, plan.to_dict(), zeroed=plan, checks=(check,), notes=(note,))
 
 
@@ -204,7 +220,10 @@ def _random_inputs(
 
 
 def _compare(
-    before: Path, after: Path | ir.Model, feeds: Dataset | list[dict[str, Any]], options: PruneOptions
+    before: Path,
+    after: Path | ir.Model,
+    feeds: Dataset | list[dict[str, Any]],
+    options: PruneOptions,
 ) -> Comparison | None:
     if not (options.check_drift or options.check_latency):
         return None

@@ -3,8 +3,8 @@
 `trace` walks a model and lets every op's rule state which axes are equal (`rules/`); `solver` unifies; `cut` slices.
 """
 
-from onnxprune.dims.axis import Axis, Dim, Product, Sum, keep_mask, leaves, positions, size
-from onnxprune.dims.cut import Keep, cut, removed
+from onnxprune.dims.axis import Axis, Dim, Keep, Product, Sum, keep_mask, leaves, positions, size
+from onnxprune.dims.cut import by_weight, cut, removed
 from onnxprune.dims.registry import axes, registered, rule_for, specs
 from onnxprune.dims.trace import DimInfo, Tracing, Use, trace
 
@@ -18,6 +18,7 @@ __all__ = [
     "Tracing",
     "Use",
     "axes",
+    "by_weight",
     "cut",
     "keep_mask",
     "leaves",

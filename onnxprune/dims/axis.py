@@ -20,7 +20,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Axis", "Dim", "Product", "Sum", "keep_mask", "leaves", "positions", "resolve", "size"]
+__all__ = [
+    "Axis",
+    "Dim",
+    "Keep",
+    "Product",
+    "Sum",
+    "keep_mask",
+    "leaves",
+    "positions",
+    "resolve",
+    "size",
+]
 
 
 class Dim:
@@ -60,6 +71,8 @@ class Sum:
 
 
 Axis = Dim | Product | Sum
+Keep = Mapping[Dim, np.ndarray]
+"""Which indices stay: a boolean array of shape (dim.size,) for every Dim that loses some."""
 
 
 def size(axis: Axis, kept: Mapping[Dim, int] | None = None) -> int:
@@ -117,7 +130,7 @@ def leaves(axis: Axis) -> Iterator[Dim]:
         yield from leaves(child)
 
 
-def keep_mask(axis: Axis, keep: Mapping[Dim, np.ndarray]) -> np.ndarray:
+def keep_mask(axis: Axis, keep: Keep) -> np.ndarray:
     """Which indices of an axis stay.
 
     Args:

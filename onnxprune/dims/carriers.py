@@ -7,17 +7,21 @@ new ones, so numbers computed from sizes (the 1/sqrt(d) of attention) stay what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims.axis import Axis, Dim, keep_mask, size
+from onnxprune.dims.axis import Axis, Keep, keep_mask, size
 
-__all__ = ["AttributeSizes", "AttributeValue", "Carrier", "InputIndices", "InputSizes", "PinnedShape"]
-
-Keep = Mapping[Dim, np.ndarray]
+__all__ = [
+    "AttributeSizes",
+    "AttributeValue",
+    "Carrier",
+    "InputIndices",
+    "InputSizes",
+    "PinnedShape",
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,7 +145,9 @@ class Context:
         """The elements of integer input i are positions on axes[k] (bounds, with `edge`)."""
         self._carry(i, InputIndices(self.node, i, tuple(axes), edge))
 
-    def attr_follows(self, name: str, axes: Axis | Sequence[Axis | None], edge: bool = False) -> None:
+    def attr_follows(
+        self, name: str, axes: Axis | Sequence[Axis | None], edge: bool = False
+    ) -> None:
         """An attribute, where present, is the size of an axis or a list of sizes (or of bounds)."""
         if name in self.node.attributes:
             each = tuple(axes) if isinstance(axes, Sequence) else (axes,)

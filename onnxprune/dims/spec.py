@@ -80,7 +80,12 @@ class Spec:
             n = node.attr(attribute, default)
             if n is not None:
                 letters[letter] = Dim(int(n))
-        cells = [cell for tokens, axes in pairs if axes is not None for cell in _match(tokens, axes, node)]
+        cells = [
+            cell
+            for tokens, axes in pairs
+            if axes is not None
+            for cell in _match(tokens, axes, node)
+        ]
         # Plain letters first: they give the sizes that products need.
         for token, name, axis in sorted(cells, key=lambda cell: len(cell[0].factors)):
             self._state(node, token, name, axis, letters)
@@ -118,7 +123,9 @@ class Spec:
             node.unify(axis, letters[name])
 
 
-def _match(tokens: tuple[Token, ...], axes: tuple[Axis, ...], node: Context) -> list[tuple[Token, str, Axis]]:
+def _match(
+    tokens: tuple[Token, ...], axes: tuple[Axis, ...], node: Context
+) -> list[tuple[Token, str, Axis]]:
     """Pairs tokens with axes; repeated tokens are numbered from the right."""
     extra = len(axes) - sum(not token.repeated for token in tokens)
     if extra < 0 or (extra and not any(token.repeated for token in tokens)):

@@ -237,7 +237,10 @@ class Tracer:
             return
         if tuple(size(axis) for axis in axes) != measured:
             for axis in (*axes, *self.axes_of(value)):
-                freeze(axis, f"what is known of {value.name} does not fit its measured shape {list(measured)}")
+                freeze(
+                    axis,
+                    f"what is known of {value.name} does not fit its measured shape {list(measured)}",
+                )
         elif value in self._axes:
             for axis, known in zip(axes, self._axes[value], strict=True):
                 unify(axis, known)
@@ -261,9 +264,9 @@ class Tracer:
             if (value := node.inputs[index]) is not None
         ]
         for value, weight in self.weights.items():
-            if weight.kind == "constant_of_shape" and value in axes:
-                uses.append(Use(weight, None, -1, axes[value]))
-            elif value.is_graph_output() and value in axes:
+            if (weight.kind == "constant_of_shape" and value in axes) or (
+                value.is_graph_output() and value in axes
+            ):
                 uses.append(Use(weight, None, -1, axes[value]))
         return Tracing(self.model, self.measured, axes, tuple(uses), tuple(self.carriers))
 

@@ -14,7 +14,7 @@ from onnxprune.graph.weights import weights
 __all__ = ["NAMES", "clone", "inline"]
 
 NAMES = "tensor names"
-"""Key in `model.meta` of the names that stand for one constant tensor of the file; absent where no function was inlined."""
+"""Key in `model.meta`: the names that stand for one constant tensor of the file; absent if there were no functions."""
 
 
 def clone(model: ir.Model) -> ir.Model:
@@ -73,8 +73,14 @@ def _rename_ambiguous(model: ir.Model) -> frozenset[str]:
     clear = set(last)
     inside = {function.graph for function in model.functions.values()}
     for k, weight in enumerate(found):
-        if weight.graph in inside and weight.value is last[weight.name] and weight.graph not in once:
+        if (
+            weight.graph in inside
+            and weight.value is last[weight.name]
+            and weight.graph not in once
+        ):
             clear.discard(weight.name)
-        if weight.graph in inside and (weight.value is not last[weight.name] or weight.graph not in once):
+        if weight.graph in inside and (
+            weight.value is not last[weight.name] or weight.graph not in once
+        ):
             weight.value.name = f"{weight.name}/shared{k}"
     return frozenset(clear)

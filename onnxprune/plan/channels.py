@@ -12,9 +12,19 @@ from itertools import combinations
 
 import numpy as np
 
-from onnxprune.dims import Axis, Dim, DimInfo, Keep, Product, Tracing, leaves, positions, size
+from onnxprune.dims import (
+    Axis,
+    Dim,
+    DimInfo,
+    Keep,
+    Product,
+    Tracing,
+    by_weight,
+    leaves,
+    positions,
+    size,
+)
 from onnxprune.dims.axis import children
-from onnxprune.dims.cut import by_weight
 from onnxprune.graph.cost import macs
 from onnxprune.options import PruneOptions
 from onnxprune.plan.weights import is_excluded
@@ -93,7 +103,7 @@ def _rivals(tracing: Tracing, free: set[Dim]) -> dict[Dim, dict[Dim, None]]:
     """Free Dims that are factors of one axis, unless each also stands alone in a value that is computed."""
     alone = {axis for axes in tracing.axes.values() for axis in axes if isinstance(axis, Dim)}
     found: dict[Dim, dict[Dim, None]] = {}
-    every = [axes for axes in tracing.axes.values()] + [use.axes for use in tracing.uses]
+    every = [*tracing.axes.values(), *(use.axes for use in tracing.uses)]
     for axis in (axis for axes in every for axis in axes):
         for product in _products(axis):
             factors = [[d for d in dict.fromkeys(leaves(f)) if d in free] for f in product.factors]
@@ -155,7 +165,7 @@ def _rounded(wanted: int, n: int, step: int, options: PruneOptions) -> int:
 
 
 def _step(info: DimInfo, options: PruneOptions) -> int:
-    """Multiples of what a Dim keeps: less where each of its indices is several positions of an axis, or it is narrow."""
+    """What a Dim keeps a multiple of: less where an index is several positions of an axis, or the Dim is narrow."""
     step = channel_step() if options.round_to is None else options.round_to
     unit = 0
     for use, k in info.slices:

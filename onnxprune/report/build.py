@@ -62,7 +62,9 @@ def report(
         options=options.to_dict(),
         before=before,
         after=after,
-        dims=_dim_rows(tracing, kept, with_macs=command == "inspect") if tracing is not None else (),
+        dims=_dim_rows(tracing, kept, with_macs=command == "inspect")
+        if tracing is not None
+        else (),
         tensors=_tensor_rows(weight_plan),
         frozen=_frozen(tracing, options) if tracing is not None else {},
         skipped=dict(weight_plan.skipped) if weight_plan is not None else {},
@@ -79,7 +81,12 @@ def proof_check(proof: Equality) -> Check:
         "cutting equals masking",
         proof.holds,
         f"largest relative error {proof.error:.1e} on {proof.runs} random inputs (allowed {TOLERANCE:.0e})",
-        {"relative_error": proof.error, "output": proof.output, "runs": proof.runs, "allowed": TOLERANCE},
+        {
+            "relative_error": proof.error,
+            "output": proof.output,
+            "runs": proof.runs,
+            "allowed": TOLERANCE,
+        },
     )
 
 

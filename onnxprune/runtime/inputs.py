@@ -18,7 +18,14 @@ import onnxruntime as ort
 from onnxprune.errors import DataError, ModelError
 from onnxprune.runtime.sessions import run, session
 
-__all__ = ["Shapes", "candidate_shapes", "graph_inputs", "random_feed", "random_inputs", "running_shapes"]
+__all__ = [
+    "Shapes",
+    "candidate_shapes",
+    "graph_inputs",
+    "random_feed",
+    "random_inputs",
+    "running_shapes",
+]
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -79,8 +86,14 @@ def running_shapes(
         worked = True
         yield candidate
     if not worked:
-        told = ", ".join(f"{name} {list(shape)}" for name, shape in next(_candidates(model, given)).items())
-        hint = "" if tried == 1 else " (and on other sizes); give the shapes with --shape NAME=1,3,224,224"
+        told = ", ".join(
+            f"{name} {list(shape)}" for name, shape in next(_candidates(model, given)).items()
+        )
+        hint = (
+            ""
+            if tried == 1
+            else " (and on other sizes); give the shapes with --shape NAME=1,3,224,224"
+        )
         raise ModelError(f"{first} - with {told or 'no inputs'}{hint}") from first
 
 

@@ -20,15 +20,23 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.graph import clone, constant, weights
-from onnxprune.runtime.inputs import Shapes, candidate_shapes, graph_inputs, random_feed, running_shapes
+from onnxprune.runtime.inputs import (
+    Shapes,
+    candidate_shapes,
+    graph_inputs,
+    random_feed,
+    running_shapes,
+)
 from onnxprune.runtime.sessions import run, session
 
 __all__ = ["Measured", "measure", "stand_ins"]
 
 FOLLOWED = frozenset(
-    "Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather Greater GreaterOrEqual Identity "
-    "Less LessOrEqual Max Min Mod Mul Neg Not Or Pad Range ReduceMax ReduceMin ReduceProd ReduceSum Reshape Shape Size "
-    "Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where".split()
+    """
+    Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather Greater GreaterOrEqual
+    Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Pad Range ReduceMax ReduceMin ReduceProd ReduceSum Reshape
+    Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where
+    """.split()  # noqa: SIM905  (a table of names reads better as words)
 )
 """Ops that shape arithmetic is made of."""
 LARGEST_FOLLOWED = 65536
@@ -124,10 +132,15 @@ def _first_run(probe: _Probe, shapes: Shapes | None) -> Measured:
     inputs = {value.name: value for value in probe.graph.inputs}
     for node, body in _bodies_by_node(probe.graph):
         known = _unseen(body, best)
-        tries = (random_feed(probe.model, other, 0) for other in candidate_shapes(probe.model, shapes or {}))
+        tries = (
+            random_feed(probe.model, other, 0)
+            for other in candidate_shapes(probe.model, shapes or {})
+        )
         for feed in islice(tries, MOST_TRIES) if known else ():
             other = Measured()
-            probe.read_body(node, body, {inputs[name]: array for name, array in feed.items()}, other)
+            probe.read_body(
+                node, body, {inputs[name]: array for name, array in feed.items()}, other
+            )
             if _unseen(body, other) < known:
                 known = _unseen(body, other)
                 best.take(other)
@@ -139,7 +152,13 @@ def _first_run(probe: _Probe, shapes: Shapes | None) -> Measured:
 def _unseen(body: ir.Graph, measured: Measured) -> int:
     """How many values of a body and of those inside it were not measured."""
     graphs = (body, *body.subgraphs())
-    return sum(v not in measured.shapes for graph in graphs for node in graph for v in node.outputs if v.name)
+    return sum(
+        v not in measured.shapes
+        for graph in graphs
+        for node in graph
+        for v in node.outputs
+        if v.name
+    )
 
 
 def stand_ins(model: ir.Model, fill: float = 0.01) -> None:
@@ -333,8 +352,9 @@ def _followed(graph: ir.Graph) -> set[ir.Value]:
         inputs = [value for value in node.inputs if value is not None]
         if node.op_type in ("Shape", "Size"):
             found.update(node.outputs)
-        elif node.op_type in FOLLOWED and inputs and all(v in found or _small_constant(v) for v in inputs):
-            if any(v in found for v in inputs) or all(_integer_constant(v) for v in inputs):
+        elif node.op_type in FOLLOWED and inputs:
+            known = all(v in found or _small_constant(v) for v in inputs)
+            if known and (any(v in found for v in inputs) or all(map(_integer_constant, inputs))):
                 found.update(node.outputs)
     return found
 
@@ -374,7 +394,8 @@ def _other_shapes(
         declared = list(value.shape.dims) if value.shape is not None else []
         sizes = list(found[value.name or ""])
         for k in range(len(sizes))[which]:
-            if not (isinstance(declared[k], int) and declared[k] > 0):
+            known = declared[k]
+            if not isinstance(known, int) or known <= 0:
                 sizes[k] *= 2
         return tuple(sizes)
 

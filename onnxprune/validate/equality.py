@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.dims import Keep, Tracing, Use, keep_mask
-from onnxprune.dims.cut import Twins
+from onnxprune.dims.edit import Edit
 from onnxprune.graph import constant, replace
 from onnxprune.runtime.inputs import random_feed
 from onnxprune.runtime.sessions import run
@@ -23,7 +23,13 @@ __all__ = ["Equality", "compare_runs", "masked", "relative_error"]
 TOLERANCE = 1e-3
 """Largest relative error, in the Frobenius norm of an output, that float arithmetic in another order may make."""
 
-NOT_MASKED = {("BatchNormalization", 3), ("BatchNormalization", 4), ("Div", 1), ("Mod", 1), ("Pow", 1)}
+NOT_MASKED = {
+    ("BatchNormalization", 3),
+    ("BatchNormalization", 4),
+    ("Div", 1),
+    ("Mod", 1),
+    ("Pow", 1),
+}
 """Operands for which zero is no neutral value: they divide, or are variances."""
 ZERO_POINT = {
     ("ConvInteger", 1): 3,
@@ -58,34 +64,30 @@ class Equality:
 
 def masked(tracing: Tracing, keep: Keep) -> ir.Model:
     """A copy of the model traced in which the indices not kept are zero (the zero point, where quantised)."""
-    twins = Twins(tracing.model)
-    copies: dict[tuple[ir.Value, bytes], ir.Value] = {}
+    edit = Edit(tracing.model)
     for use in tracing.uses:
         masks = [keep_mask(axis, keep) for axis in use.axes]
         if all(mask.all() for mask in masks) or _stays(use):
             continue
         array = use.weight.array().copy()
-        fill = _zero(use)
         for k, mask in enumerate(masks):
-            array[(slice(None),) * k + (~mask,)] = fill
+            array[(slice(None),) * k + (~mask,)] = _zero(use)
         if use.node is None:
-            replace(twins.weight[use.weight], array)
-            continue
-        key = (use.weight.value, b"".join(mask.tobytes() for mask in masks) + bytes([fill & 255]))
-        if key not in copies:
-            copies[key] = value = ir.Value(
-                name=f"{use.weight.name}/masked{len(copies)}",
-                const_value=ir.Tensor(array, dtype=use.weight.dtype),
-                type=ir.TensorType(use.weight.dtype),
-                shape=ir.Shape(array.shape),
-            )
-            twins.model.graph.register_initializer(value)
-        twins.node[use.node].replace_input_with(use.index, copies[key])
-    return twins.model
+            replace(edit.weight[use.weight], array)
+        else:
+            tensor = ir.Tensor(array, dtype=use.weight.dtype)
+            copy = edit.constant(use.weight.graph, f"{use.weight.name}/masked", tensor)
+            edit.replace_input(use.node, use.index, copy)
+    edit.remove_unused()
+    return edit.model
 
 
 def compare_runs(
-    reference: ort.InferenceSession, mine: ort.InferenceSession, tracing: Tracing, runs: int = 2, seed: int = 0
+    reference: ort.InferenceSession,
+    mine: ort.InferenceSession,
+    tracing: Tracing,
+    runs: int = 2,
+    seed: int = 0,
 ) -> Equality:
     """Runs the masked and the cut model on the same random inputs.
 
@@ -102,7 +104,9 @@ def compare_runs(
     worst, where = 0.0, ""
     for k in range(runs):
         feed = random_feed(tracing.model, tracing.measured.inputs, seed + k)
-        for output, a, b in zip(reference.get_outputs(), run(reference, feed), run(mine, feed), strict=True):
+        for output, a, b in zip(
+            reference.get_outputs(), run(reference, feed), run(mine, feed), strict=True
+        ):
             error = relative_error(a, b)
             if error > worst or not where:
                 worst, where = error, output.name

@@ -28,7 +28,12 @@ def attention(node: Context) -> None:
     width = Dim(node.shape(0)[-1] // heads if packed else node.shape(0)[-1])
     v_width = Dim(node.shape(2)[-1] // kv_heads.size if packed else node.shape(2)[-1])
     q_heads = Product((kv_heads, repeats))
-    for x, h, d in ((q, q_heads, width), (k, kv_heads, width), (v, kv_heads, v_width), (node.out(), q_heads, v_width)):
+    for x, h, d in (
+        (q, q_heads, width),
+        (k, kv_heads, width),
+        (v, kv_heads, v_width),
+        (node.out(), q_heads, v_width),
+    ):
         if packed:
             node.unify(x[2], Product((h, d)))
         else:

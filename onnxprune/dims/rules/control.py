@@ -45,7 +45,9 @@ def loop(node: Context) -> None:
     body = _body(node, "body")
     carried = node.input_count - 2
     for i in range(carried):
-        _unify_all(node, node.axes(2 + i) or (), _inside(node, body.inputs[2 + i]), "Loop changes it")
+        _unify_all(
+            node, node.axes(2 + i) or (), _inside(node, body.inputs[2 + i]), "Loop changes it"
+        )
     node.tracer.walk(body)
     for i, value in enumerate(body.outputs[1:]):
         axes_inside, out = _inside(node, value), node.out(i)
@@ -62,9 +64,7 @@ def scan(node: Context) -> None:
     """As Loop, with inputs taken slice by slice along their first axis."""
     body = _body(node, "body")
     states = node.input_count - node.attr("num_scan_inputs")
-    simple = not any(
-        any(node.attr(name, ())) for name in ("scan_input_axes", "scan_output_axes")
-    )
+    simple = not any(any(node.attr(name, ())) for name in ("scan_input_axes", "scan_output_axes"))
     if not simple or node.opset < 9:
         node.freeze_all("Scan along other axes than the first")
         return

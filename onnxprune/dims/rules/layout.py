@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from onnxprune.dims.axis import Axis, Dim, Product, Sum, size
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import axes
@@ -68,85 +66,86 @@ def split_(node: Context) -> None:
 
 @axes("Slice")
 def slice_(node: Context) -> None:
-    """The axis is what is before, what is taken, and what is after; a step of k takes every k-th: `(n k)` becomes n."""
-    x = node.x(0)
-    if node.input_count > 1:
-        starts, ends, steps = node.const(1), node.const(2), node.const(4)
-        over = node.const(3) if node.has(3) else np.arange(node.shape(1)[0])
-        fixed = starts is not None and ends is not None and (steps is not None or not node.has(4))
-    else:
-        starts, ends, steps = np.array(node.attr("starts")), np.array(node.attr("ends")), None
-        over, fixed = np.array(node.attr("axes", range(len(starts)))), True
-    if over is None:
+    """The axis is what is before, what is taken, and what is after; of `(n k)` a step of k takes n."""
+    x, shape = node.x(0), node.out_shape()
+    bounds = _bounds(node)
+    if bounds is None:
         node.freeze_all("Slice along axes that are not fixed")
         return
-    out, bounds = list(x), list[Axis | None]()
-    for j, k in enumerate(int(each) % len(x) for each in over):
-        step = 1 if steps is None else int(steps[j])
-        taken = _taken(x[k], int(starts[j]), int(ends[j]), step) if fixed else None
-        if taken is None or size(taken) != node.out_shape()[k]:
-            node.freeze(x[k], "Slice cuts through it" + ("" if fixed else " at bounds that are not fixed"))
-            taken = node.frozen_axis(node.out_shape()[k])
-        bounds.append(x[k])
+    out = list(x)
+    for k, where in bounds.items():
+        taken = None if where is None else _taken(x[k], *where)
+        if taken is None or size(taken) != shape[k]:
+            node.freeze(x[k], "Slice cuts through it" if where else "Slice has bounds that vary")
+            taken = node.frozen_axis(shape[k])
         out[k] = taken
     node.set_out(out)
-    if node.input_count > 1:
-        node.indices(1, bounds, edge=True)
-        node.indices(2, bounds, edge=True)
+    cut = [x[k] for k in bounds]
+    for i, name in ((1, "starts"), (2, "ends")):
+        if node.has(i):
+            node.indices(i, cut, edge=True)
+        node.attr_follows(name, cut, edge=True)
+
+
+def _bounds(node: Context) -> dict[int, tuple[int, int, int] | None] | None:
+    """Start, end and step by axis, None where they vary; None where even the axes do."""
+    if node.input_count == 1:
+        starts, ends, steps = node.attr("starts"), node.attr("ends"), None
+        over = node.attr("axes", range(len(starts)))
     else:
-        node.attr_follows("starts", bounds, edge=True)
-        node.attr_follows("ends", bounds, edge=True)
+        starts, ends, steps = node.const(1), node.const(2), node.const(4)
+        over = node.const(3) if node.has(3) else range(node.shape(1)[0])
+    if over is None:
+        return None
+    axes = [int(k) % node.rank() for k in over]
+    if starts is None or ends is None or (steps is None and node.has(4)):
+        return dict.fromkeys(axes)
+    step = [1] * len(axes) if steps is None else steps.tolist()
+    return {k: (int(starts[j]), int(ends[j]), step[j]) for j, k in enumerate(axes)}
 
 
 def _taken(axis: Axis, start: int, end: int, step: int) -> Axis | None:
     n = size(axis)
     start, end = (min(max(each + n if each < 0 else each, 0), n) for each in (start, end))
-    if step == 1:
+    if step == 1 and end > start:
         sizes = [start, end - start, n - end]
-        if end <= start:
-            return None
-        parts = iter(split(axis, [each for each in sizes if each]))
-        return [next(parts) if each else None for each in sizes][1]
+        parts = split(axis, [each for each in sizes if each])
+        return parts[1 if start else 0]
     if step > 1 and n % step == 0 and start < step and end > n - step + start:
-        outer, inner = Dim(n // step), Dim(step, "Slice takes every k-th")
-        unify(axis, Product((outer, inner)))
+        outer = Dim(n // step)
+        unify(axis, Product((outer, Dim(step, "Slice takes every k-th"))))
         return outer
     return None
 
 
 @axes("Pad")
 def pad(node: Context) -> None:
-    """Constant padding makes the axis a sum with new indices before and after."""
+    """Constant padding makes the axis a sum, with new indices before and after."""
     x, out = node.x(0), node.out()
-    rank = len(x)
-    over = node.const(3) if node.has(3) else np.arange(rank)
-    amounts = node.const(1) if node.has(1) else np.array(node.attr("pads", node.attr("paddings", [])))
-    which = None if over is None else [int(k) % rank for k in over]
-    fixed = amounts is not None and which is not None and node.attr("mode", "constant") == "constant"
-    pieces: list[Axis | None] = []
-    for k in range(rank):
-        if size(x[k]) == size(out[k]) and not (fixed and which and k in which and amounts[which.index(k)]):
-            node.unify(x[k], out[k])
-        elif not fixed or min(_ends(amounts, which, k)) < 0:
-            node.freeze(x[k])
-            node.freeze(out[k])
-    if fixed and which:
-        ends: dict[int, tuple[Dim, Dim]] = {}
-        for k in which:
-            before, after = _ends(amounts, which, k)
-            if min(before, after) >= 0 and (before or after):
-                ends[k] = (Dim(before), Dim(after))
-                node.unify(out[k], Sum((ends[k][0], x[k], ends[k][1])))
-        pieces = [ends[k][side] if k in ends else None for side in (0, 1) for k in which]
+    amounts = _amounts(node)
+    ends: dict[int, tuple[Dim, Dim]] = {}
+    for k, (axis, padded) in enumerate(zip(x, out, strict=True)):
+        before, after = (0, 0) if amounts is None else amounts.get(k, (0, 0))
+        if amounts is None or min(before, after) < 0:
+            node.freeze(axis)
+            node.freeze(padded)
+        else:
+            ends[k] = (Dim(before), Dim(after))
+            node.unify(padded, Sum((ends[k][0], axis, ends[k][1])))
+    if amounts is not None:
+        pieces = [ends[k][side] if k in ends else None for side in (0, 1) for k in amounts]
         node.sizes(1, pieces)
         node.attr_follows("pads", pieces)
 
 
-def _ends(amounts: np.ndarray | None, which: Sequence[int] | None, k: int) -> tuple[int, int]:
-    if amounts is None or which is None or k not in which:
-        return (0, 0)
-    j = which.index(k)
-    return int(amounts[j]), int(amounts[len(which) + j])
+def _amounts(node: Context) -> dict[int, tuple[int, int]] | None:
+    """What is added before and after, by axis; None where it varies or is no constant value."""
+    flat = node.const(1) if node.has(1) else node.attr("pads", node.attr("paddings"))
+    over = node.const(3) if node.has(3) else range(node.rank())
+    if flat is None or over is None or node.attr("mode", "constant") != "constant":
+        return None
+    axes = [int(k) % node.rank() for k in over]
+    return {k: (int(flat[j]), int(flat[len(axes) + j])) for j, k in enumerate(axes)}
 
 
 @axes("Expand")
