@@ -153,8 +153,7 @@ class Ops:
             The outputs.
         """
         inputs = self._inputs(op_type, arguments)
-        self._count += 1
-        name = f"{self.prefix}{op_type}_{self._count}"
+        name = self.unique_name(op_type)
         node = ir.Node(
             domain,
             op_type,
@@ -171,6 +170,11 @@ class Ops:
             value.type = ir.TensorType(dtype)
         self.graph.append(node)
         return tuple(Tensor(value, self) for value in node.outputs)
+
+    def unique_name(self, stem: str) -> str:
+        """A name that nothing else in the graph has."""
+        self._count += 1
+        return f"{self.prefix}{stem}_{self._count}"
 
     def constant(self, array: np.ndarray[Any, Any], dtype: ir.DataType | None = None) -> Tensor:
         """An initializer holding `array`, of element type `dtype` if given."""
@@ -208,7 +212,8 @@ class Ops:
         return self.Reshape(x, self.shape_of(like), allowzero=1)
 
     def reshape_before(self, x: Tensor, sizes: Sequence[int], like: Tensor, axis: int) -> Tensor:
-        """`x` with the given sizes, one of which may be -1, followed by those of `like` from `axis`."""
+        """`x` with the given sizes, one of which may be -1, followed by those of `like` from
+        `axis`."""
         tail = like.shape[axis:]
         if None not in tail:
             return self.Reshape(x, [*sizes, *(size for size in tail if size is not None)])

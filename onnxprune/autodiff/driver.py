@@ -144,7 +144,9 @@ def _no_rule(
 ) -> NoGradientError:
     after: dict[ir.Value, ir.Node | None] = dict.fromkeys(seeded)
     for later in reversed(nodes):
-        if later is not node and any(output in after for output in later.outputs):
+        if later is node or registry.is_constant_op(later):
+            continue
+        if any(output in after for output in later.outputs):
             after.update((v, later) for v in later.inputs if v is not None and v not in after)
     path = [node.op_type]
     step = next((after[output] for output in node.outputs if output in after), None)

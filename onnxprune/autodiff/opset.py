@@ -165,6 +165,10 @@ def _topk_input(op: Ops, node: ir.Node) -> None:
 @_changed(12, "Dropout")
 def _dropout_inputs(op: Ops, node: ir.Node) -> None:
     node.attributes.pop("ratio", None)  # it changes nothing at inference
+    if len(node.outputs) > 1:  # the mask was of the input's type
+        if node.outputs[1].uses() or node.outputs[1].is_graph_output():
+            raise ModelError(f"node {node.name}: the mask of an old Dropout is not supported")
+        node.resize_outputs(1)
     op.graph.append(node)
 
 

@@ -16,10 +16,11 @@ import onnx_ir as ir
 from onnxprune.autodiff.expand import expand
 from onnxprune.autodiff.opset import raise_opset
 from onnxprune.autodiff.shapes import annotate
-from onnxprune.graph import inline
+from onnxprune.graph import clone, inline
 
 __all__ = ["prepare"]
 
+_IR_VERSION = 4  # the first in which initializers need not be inputs
 _MOST_EXPANSIONS = 8  # of functions within functions
 
 
@@ -36,11 +37,12 @@ def prepare(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None = 
     Raises:
         ModelError: onnxruntime does not run the model.
     """
-    prepared = inline(model.clone())
+    prepared = inline(clone(model))
     for name, value in list(prepared.graph.initializers.items()):
         if value.is_graph_input():
             prepared.graph.inputs.remove(value)
             prepared.graph.initializers[name] = value
+    prepared.ir_version = max(prepared.ir_version or 0, _IR_VERSION)
     feeds = annotate(prepared, feeds)
     if raise_opset(prepared):
         annotate(prepared, feeds)

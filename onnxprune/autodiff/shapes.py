@@ -9,7 +9,7 @@ backward nodes were not written for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,19 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.errors import ModelError
+from onnxprune.graph import clone
+from onnxprune.runtime import inputs as _inputs
+from onnxprune.runtime.sessions import run, session
 
 __all__ = ["Feeds", "annotate"]
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 
 _SMALL = 1024  # elements
-_BATCHES = (2, 1)
-_SIZES = (64, 16, 224, 8, 128, 32, 256, 3, 1)
 
 
 def annotate(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None = None) -> Feeds:
-    """Set type and shape of every value of the main graph.
+    """Set type and shape of every value of the main graph, and the values of shape arithmetic.
 
     Args:
         model: Changed in place; its initializers are no graph inputs.
@@ -40,41 +41,38 @@ def annotate(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None =
     Raises:
         ModelError: The model does not run.
     """
-    session, names = _session(model)
+    made, names = _session(model)
     if feeds is None:
-        feeds, results = _first_run(session, names, model)
-    else:
-        results = _run(session, names, feeds)
+        shapes = next(_inputs.running_shapes(model, made=made))
+        feeds = _inputs.random_feed(model, shapes, 0)
+    results = _run(made, names, feeds)
     inputs = [value for value in model.graph.inputs if value.name in feeds]
-    other = _second_run(session, names, inputs, feeds)
+    other = _second_run(made, names, inputs, feeds)
     values = {value.name: value for node in model.graph for value in node.outputs}
     for name, result in results.items():
-        again = None if other is None else other[1].get(name)
-        _set(values[name], result, again)
+        _set(values[name], result, None if other is None else other[1].get(name))
     for value in inputs:
-        assert value.name is not None
-        again = None if other is None else other[0][value.name]
-        _set(value, feeds[value.name], again)
+        name = value.name or ""
+        _set(value, feeds[name], None if other is None else other[0][name])
     _settle(model.graph, results)
     return dict(feeds)
 
 
 def _set(value: ir.Value, array: np.ndarray[Any, Any], again: np.ndarray[Any, Any] | None) -> None:
-    value.type = ir.TensorType(
-        ir.DataType.from_numpy(array.dtype)
-    )  # the old object is shared with the original
+    # A new type: the old object may be shared with the model that this is a copy of.
+    value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
     sizes: list[int | ir.SymbolicDim] = list(array.shape)
     if again is not None and again.ndim == array.ndim:
-        declared = value.shape.dims if value.shape is not None else ()
-        for axis, size in enumerate(again.shape):
-            if size != array.shape[axis]:
-                known = declared[axis] if len(declared) == array.ndim else None
-                sizes[axis] = known if isinstance(known, ir.SymbolicDim) else ir.SymbolicDim(None)
+        # Without a name: names found in the file may promise that sizes are equal which are not.
+        sizes = [
+            size if size == other else ir.SymbolicDim(None)
+            for size, other in zip(array.shape, again.shape, strict=True)
+        ]
     value.shape = ir.Shape(sizes)
 
 
 def _settle(graph: ir.Graph, results: Feeds) -> None:
-    """Tell the small values that come out the same whatever the inputs: shape arithmetic, mostly."""
+    """Note the small values that are the same whatever the inputs: shape arithmetic, mostly."""
     settled = set(graph.initializers.values())
     for node in graph:
         static = node.op_type == "Shape" and node.inputs[0] is not None and _static(node.inputs[0])
@@ -95,103 +93,44 @@ def _static(value: ir.Value) -> bool:
 
 def _session(model: ir.Model) -> tuple[ort.InferenceSession, list[str]]:
     """A session with every value that a node makes among its outputs, and their names."""
-    probe = model.clone()
+    probe = clone(model)
     present = set(probe.graph.outputs)
     made = [value for node in probe.graph for value in node.outputs if value.name]
     probe.graph.outputs.extend(value for value in made if value not in present)
     for value in made:
         value.shape = None  # what is declared may be wrong
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 2
-    try:
-        session = ort.InferenceSession(
-            ir.to_proto(probe).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime's exceptions have no common base
-        raise ModelError(f"onnxruntime cannot load the model: {_line(error)}") from error
-    return session, [value.name or "" for value in made]
+    return session(probe, optimize=False), [value.name or "" for value in made]
 
 
-def _run(session: ort.InferenceSession, names: list[str], feeds: Mapping[str, Any]) -> Feeds:
-    try:
-        results = session.run(names, dict(feeds))
-    except Exception as error:
-        raise ModelError(f"onnxruntime cannot run the model: {_line(error)}") from error
+def _run(made: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str, Any]) -> Feeds:
     return {
         name: result
-        for name, result in zip(names, results, strict=True)
+        for name, result in zip(names, run(made, feeds, names), strict=True)
         if isinstance(result, np.ndarray)
     }
 
 
-def _first_run(
-    session: ort.InferenceSession, names: list[str], model: ir.Model
-) -> tuple[Feeds, Feeds]:
-    error: ModelError | None = None
-    for candidate in _candidates(model.graph.inputs):
-        try:
-            return candidate, _run(session, names, candidate)
-        except ModelError as caught:
-            error = caught
-    assert error is not None
-    raise error
-
-
 def _second_run(
-    session: ort.InferenceSession,
-    names: list[str],
-    inputs: list[ir.Value],
+    made: ort.InferenceSession,
+    names: Sequence[str],
+    inputs: Sequence[ir.Value],
     feeds: Mapping[str, np.ndarray[Any, Any]],
 ) -> tuple[Feeds, Feeds] | None:
     """Inputs and results at other sizes: all dynamic axes changed, else the first axes alone."""
     for only_first in (False, True):
-        sizes = {v.name: list(feeds[v.name or ""].shape) for v in inputs}
-        changed = False
+        other, changed = {}, False
         for value in inputs:
-            dims = value.shape.dims if value.shape is not None else ()
-            for axis, dim in enumerate(dims):
-                if not isinstance(dim, int) and (axis == 0 or not only_first):
-                    sizes[value.name][axis] += 1 if axis == 0 else sizes[value.name][axis]
+            array = feeds[value.name or ""]
+            sizes = list(array.shape)
+            for axis, dim in enumerate(value.shape.dims if value.shape is not None else ()):
+                if not (isinstance(dim, int) and dim > 0) and (axis == 0 or not only_first):
+                    sizes[axis] += 1 if axis == 0 else sizes[axis]
                     changed = True
+            other[value.name or ""] = np.resize(array, sizes)
         if not changed:
             return None
-        other = {
-            v.name or "": np.resize(feeds[v.name or ""], sizes[v.name]).astype(
-                feeds[v.name or ""].dtype
-            )
-            for v in inputs
-        }
         try:
-            return other, _run(session, names, other)
+            return other, _run(made, names, other)
         except ModelError:
             continue  # the model is not dynamic there, whatever it declares
     return None
-
-
-def _candidates(inputs: Sequence[ir.Value]) -> Iterator[Feeds]:
-    dynamic = any(
-        not isinstance(dim, int) for value in inputs if value.shape for dim in value.shape.dims
-    )
-    for size in _SIZES if dynamic else _SIZES[:1]:
-        for batch in _BATCHES if dynamic else _BATCHES[:1]:
-            for whole in (0, 1):
-                yield {value.name or "": _random(value, batch, size, whole) for value in inputs}
-
-
-def _random(value: ir.Value, batch: int, size: int, whole: int) -> np.ndarray[Any, Any]:
-    dims = value.shape.dims if value.shape is not None else ()
-    shape = [
-        dim if isinstance(dim, int) else batch if axis == 0 else size
-        for axis, dim in enumerate(dims)
-    ]
-    assert value.dtype is not None
-    dtype = value.dtype.numpy()
-    if np.issubdtype(dtype, np.floating):
-        return np.random.default_rng(0).normal(size=shape).astype(dtype)
-    return np.full(shape, whole, dtype)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

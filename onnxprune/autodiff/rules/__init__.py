@@ -8,6 +8,7 @@ from onnxprune.autodiff.rules import (
     layout,
     normalisation,
     pooling,
+    recurrent,
     reduction,
     resize,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "layout",
     "normalisation",
     "pooling",
+    "recurrent",
     "reduction",
     "resize",
 ]

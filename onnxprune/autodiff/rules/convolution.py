@@ -47,9 +47,7 @@ def conv_transpose(call: Call, dy: Tensor) -> Gradients:
     end = [min(e, 0) - n for e, n in zip(w.end, surplus, strict=True)]
     if any(begin + end):  # outputs that no window reaches
         dy = op.Pad(dy, [0, 0, *begin, 0, 0, *end])
-        w = replace(
-            w, begin=tuple(max(b, 0) for b in w.begin), end=tuple(max(e, 0) for e in w.end)
-        )
+        w = replace(w, begin=tuple(max(b, 0) for b in w.begin), end=tuple(max(e, 0) for e in w.end))
     dx = op.Conv(
         dy,
         weights,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Tensor
 from onnxprune.autodiff.registry import Call, Gradients, no_gradient, vjp
@@ -21,7 +22,7 @@ def gather(call: Call, dy: Tensor) -> Gradients:
         before, after = [0] * x.rank, [0] * x.rank
         before[axis], after[axis] = row, size - 1 - row
         return op.Pad(op.Unsqueeze(dy, [axis]), [*before, *after]), None
-    flat = op.reshape(indices, [-1])
+    flat = op.cast(op.reshape(indices, [-1]), ir.DataType.INT64)
     # dy has the indices' axes in place of `axis`: make them one, and bring it to the front
     rest = [*range(axis), *range(axis + indices.rank, call.y.rank)]
     front = op.transpose(dy, [*range(axis, axis + indices.rank), *rest])

@@ -1,10 +1,12 @@
 """Normalisations.
 
-With x^ = (x - m) r, where m is the mean and r = 1 / sqrt(var + eps) over some axes, and y = x^ s + b:
+With x^ = (x - m) r, where m is the mean and r = 1 / sqrt(var + eps) over some axes, and y = x^ s +
+b:
 
     dx = r (g - mean(g) - x^ mean(g x^))    where g = dy s
 
-without the first mean where no mean is subtracted (RMS norm), and only r g where m and r are given (inference).
+without the first mean where no mean is subtracted (RMS norm), and only r g where m and r are given
+(inference).
 """
 
 from __future__ import annotations
@@ -95,12 +97,20 @@ def instance_normalization(call: Call, dy: Tensor) -> Gradients:
 
 
 @vjp("LayerNormalization")
-def layer_normalization(call: Call, dy: Tensor, *_: Tensor | None) -> Gradients:
-    """Over all axes from `axis` on; scale and bias broadcast."""
+def layer_normalization(call: Call, dy: Tensor | None, *more: Tensor | None) -> Gradients:
+    """Over all axes from `axis` on; scale and bias broadcast. It may also give the mean and r."""
     op, (x, scale) = call.op, call.inputs[:2]
     axes = list(range(call.int("axis", -1) % x.rank, x.rank))
     normal, inverse = _statistics(op, x, axes, call.float("epsilon", 1e-5))
+    dmean, dinverse = (*more, None, None)[:2]
+    if dy is None:
+        dy = op.zeros_like(call.y)
     dx = _through(op, dy * scale, normal, inverse, axes)
+    count = op.size(x, axes, x.dtype)
+    if dmean is not None:
+        dx = dx + op.cast(dmean, x.dtype) / count
+    if dinverse is not None:
+        dx = dx - normal * (op.cast(dinverse, x.dtype) * inverse * inverse / count)
     bias = call.input(2)
     return (
         dx,

@@ -1,4 +1,5 @@
-"""What convolutions and poolings share: where their windows lie, and the same sum over windows backwards."""
+"""What convolutions and poolings share: where their windows lie, and the same sum over windows
+backwards."""
 
 from __future__ import annotations
 

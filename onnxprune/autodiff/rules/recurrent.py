@@ -1,0 +1,376 @@
+"""LSTM, GRU and RNN: back-propagation through time.
+
+The hidden states are among the outputs, so everything that a step computes can be computed again
+for all steps at once. What is left to a loop (Scan) are the recurrences themselves: the cells of an
+LSTM, forward, and the gradients of the states, backward, with all coefficients prepared. With s' =
+s (1 - s) and da the gradient before the activations,
+
+    LSTM  c = f c- + i g,  h = o tanh c
+          dc += dh o (1 - tanh^2 c);  da = (dc g i', dh tanh(c) o', dc c- f', dc i (1 - g^2));  dc-
+          = dc f;  dh- = da R
+    GRU   h = (1 - z) n + z h-
+          dz = dh (h- - n) z',  dn = dh (1 - z) (1 - n^2);  the reset gate before or after the
+          product with R
+    RNN   h = f(a);  da = dh f';  dh- = da R
+
+and then dX = da W, dW = da^T X, dR = da^T h-, one product each. The reverse direction is the
+forward one on sequences turned around; behind a sequence's length the state is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.autodiff.builder import Ops, Tensor
+from onnxprune.autodiff.registry import Call, Gradients, vjp
+from onnxprune.autodiff.rules.scan import scan
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """One direction of a recurrent node, turned so that time runs forward.
+
+    Shapes: x T x B x I, w gates*H x I, r gates*H x H, bias 2*gates*H, h and dy T x B x H, states B
+        x H, mask T x B x 1.
+    """
+
+    call: Call
+    x: Tensor
+    w: Tensor
+    r: Tensor
+    bias: Tensor | None
+    h: Tensor
+    first_h: Tensor
+    first_c: Tensor | None
+    dy: Tensor
+    last_dh: Tensor
+    last_dc: Tensor | None
+    mask: Tensor | None
+
+    @property
+    def before(self) -> Tensor:
+        """The hidden state that each step started from."""
+        return shifted(self.call.op, self.first_h, self.h)
+
+    def gates(self, product: Tensor, count: int) -> tuple[Tensor, ...]:
+        """Split the last axis."""
+        return self.call.op.call("Split", product, outputs=count, axis=-1, num_outputs=count)
+
+    def biases(self) -> tuple[Tensor, Tensor]:
+        """Of the input's and of the state's product; zeros if there are none."""
+        op = self.call.op
+        if self.bias is None:
+            zero = op.constant(np.zeros(1), self.x.dtype)
+            return zero, zero
+        w, r = op.call("Split", self.bias, outputs=2, axis=0, num_outputs=2)
+        return w, r
+
+    def masked(self, coefficient: Tensor, otherwise: float = 0.0) -> Tensor:
+        """The coefficient, and `otherwise` behind the end of a sequence."""
+        if self.mask is None:
+            return coefficient
+        return self.call.op.where(self.mask, coefficient, otherwise)
+
+    def kept(self) -> list[Tensor]:
+        """1 behind the end of a sequence, where the state is kept, as a sequence to scan."""
+        if self.mask is None:
+            return []
+        return [1.0 - self.call.op.cast(self.mask, self.x.dtype)]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Gradients before the activations, of the input's product and of the state's, and of the first
+    states."""
+
+    input_side: Tensor
+    state_side: Tensor
+    first_dh: Tensor
+    first_dc: Tensor | None = None
+    d_r: Tensor | None = None  # where it is not state_side^T h-
+
+
+def shifted(op: Ops, first: Tensor, sequence: Tensor) -> Tensor:
+    """A sequence one step later, `first` at its start."""
+    return op.Concat(op.Unsqueeze(first, [0]), op.Slice(sequence, [0], [-1], [0]), axis=0)
+
+
+def _turned(x: Tensor) -> Tensor:
+    return x.ops.Transpose(x, perm=[1, 0])
+
+
+@vjp("LSTM")
+def lstm(call: Call, *dys: Tensor | None) -> Gradients:
+    """Hochreiter and Schmidhuber 1997; gates in the order i o f g."""
+    _only_defaults(call, ["Sigmoid", "Tanh", "Tanh"])
+    if call.input(7) is not None:
+        raise call.error("peepholes are not supported")
+    if call.int("input_forget"):
+        raise call.error("input_forget is not supported")
+    return _recurrent(call, dys, _lstm)
+
+
+@vjp("GRU")
+def gru(call: Call, *dys: Tensor | None) -> Gradients:
+    """Cho et al. 2014, arXiv:1406.1078; gates in the order z r n."""
+    _only_defaults(call, ["Sigmoid", "Tanh"])
+    return _recurrent(call, dys, _gru)
+
+
+@vjp("RNN")
+def rnn(call: Call, *dys: Tensor | None) -> Gradients:
+    """Elman 1990, with tanh or ReLU."""
+    _only_defaults(call, ["Tanh"], ["Relu"])
+    return _recurrent(call, dys, _rnn)
+
+
+def _only_defaults(call: Call, *allowed: list[str]) -> None:
+    attribute = call.node.attributes.get("activations")
+    directions = 2 if call.str("direction", "forward") == "bidirectional" else 1
+    if attribute is not None and list(attribute.as_strings()) not in [
+        activations * directions for activations in allowed
+    ]:
+        raise call.error(f"activations other than {' or '.join(map(str, allowed))}")
+    if "clip" in call.node.attributes:
+        raise call.error("clip is not supported")
+    if call.int("layout"):
+        raise call.error("layout=1 is not supported")
+
+
+def _lstm(d: _Direction) -> _Result:
+    op = d.call.op
+    assert d.first_c is not None
+    assert d.last_dc is not None
+    wb, rb = d.biases()
+    a = op.MatMul(d.x, _turned(d.w)) + op.MatMul(d.before, _turned(d.r)) + (wb + rb)
+    ai, ao, af, ag = d.gates(a, 4)
+    i, o, f, g = op.Sigmoid(ai), op.Sigmoid(ao), op.Sigmoid(af), op.Tanh(ag)
+    forget, write = d.masked(f, 1.0), d.masked(i * g)
+
+    def cell(
+        inner: Ops, states: Sequence[Tensor], slices: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        c = states[0] * slices[0] + slices[1]
+        return [c], [c]
+
+    _, (cells,) = scan(op, cell, [d.first_c], [forget, write])
+    tanh = op.Tanh(cells)
+    k_c = d.masked(o * (1.0 - tanh * tanh))
+    k_o = d.masked(tanh * o * (1.0 - o))
+    k_i = d.masked(g * i * (1.0 - i))
+    k_f = d.masked(shifted(op, d.first_c, cells) * f * (1.0 - f))
+    k_g = d.masked(i * (1.0 - g * g))
+    by_cell = op.Concat(k_i, k_f, k_g, axis=-1)  # one product for the gates that dc reaches
+    ri, ro, rf, rg = op.call("Split", d.r, outputs=4, axis=0, num_outputs=4)
+    r = op.Concat(ri, rf, rg, ro, axis=0)
+    kept = d.kept()
+
+    def step(
+        inner: Ops, states: Sequence[Tensor], slices: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        dy, kc, ko, cell_wise, keep_c = slices[:5]
+        dh = states[0] + dy
+        dc = states[1] + dh * kc
+        da = inner.Concat(inner.Concat(dc, dc, dc, axis=-1) * cell_wise, dh * ko, axis=-1)
+        back = inner.MatMul(da, Tensor(r.value, inner))
+        if kept:
+            back = back + dh * slices[5]
+        return [back, dc * keep_c], [da]
+
+    first, (da,) = scan(
+        op, step, [d.last_dh, d.last_dc], [d.dy, k_c, k_o, by_cell, forget, *kept], reverse=True
+    )
+    di, df, dg, do = d.gates(da, 4)
+    da = op.Concat(di, do, df, dg, axis=-1)
+    return _Result(da, da, first[0], first[1])
+
+
+def _gru(d: _Direction) -> _Result:
+    op, after = d.call.op, bool(d.call.int("linear_before_reset"))
+    wb, rb = d.biases()
+    before = d.before
+    xz, xr, xn = d.gates(op.MatMul(d.x, _turned(d.w)) + wb, 3)
+    hz, hr, hn = d.gates(op.MatMul(before, _turned(d.r)) + rb, 3)
+    z, reset = op.Sigmoid(xz + hz), op.Sigmoid(xr + hr)
+    r_zr = op.Slice(d.r, [0], [_size(d) * 2], [0])
+    r_n = op.Slice(d.r, [_size(d) * 2], [2**31], [0])
+    if after:
+        n = op.Tanh(xn + reset * hn)
+        k_r = d.masked(hn * reset * (1.0 - reset))
+    else:
+        bias = op.constant(np.zeros(1), d.x.dtype)
+        if d.bias is not None:
+            bias = op.Slice(rb, [_size(d) * 2], [2**31], [0])
+        n = op.Tanh(xn + op.MatMul(reset * before, _turned(r_n)) + bias)
+        k_r = d.masked(before * reset * (1.0 - reset))
+    k_z = d.masked((before - n) * z * (1.0 - z))
+    k_n = d.masked((1.0 - z) * (1.0 - n * n))
+    keep = d.masked(z, 1.0)
+
+    def step(
+        inner: Ops, states: Sequence[Tensor], slices: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        dy, kz, kn, kr, keep_h, gate = slices
+        dh = states[0] + dy
+        dz, dn = dh * kz, dh * kn
+        if after:
+            d_state = inner.Concat(dz, dn * kr, dn * gate, axis=-1)
+            back = dh * keep_h + inner.MatMul(d_state, Tensor(d.r.value, inner))
+            return [back], [inner.Concat(dz, dn * kr, dn, axis=-1), d_state]
+        du = inner.MatMul(dn, Tensor(r_n.value, inner))
+        dzr = inner.Concat(dz, du * kr, axis=-1)
+        back = dh * keep_h + du * gate + inner.MatMul(dzr, Tensor(r_zr.value, inner))
+        da = inner.Concat(dzr, dn, axis=-1)
+        return [back], [da, da]
+
+    first, (inputs, states) = scan(
+        op, step, [d.last_dh], [d.dy, k_z, k_n, k_r, keep, reset], reverse=True
+    )
+    if after:
+        return _Result(inputs, states, first[0])
+    dz, dr, dn = d.gates(states, 3)
+    d_zr = _outer(op, op.Concat(dz, dr, axis=-1), before)
+    d_n = _outer(op, dn, reset * before)
+    return _Result(inputs, states, first[0], d_r=op.Concat(d_zr, d_n, axis=0))
+
+
+def _size(d: _Direction) -> int:
+    """The number of hidden units."""
+    return d.call.int("hidden_size")
+
+
+def _rnn(d: _Direction) -> _Result:
+    op = d.call.op
+    attribute = d.call.node.attributes.get("activations")
+    relu = attribute is not None and attribute.as_strings()[0] == "Relu"
+    slope = d.masked(op.Sign(d.h) if relu else 1.0 - d.h * d.h)
+    kept = d.kept()
+
+    def step(
+        inner: Ops, states: Sequence[Tensor], slices: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        dh = states[0] + slices[0]
+        da = dh * slices[1]
+        back = inner.MatMul(da, Tensor(d.r.value, inner))
+        return [back + dh * slices[2] if kept else back], [da]
+
+    first, (da,) = scan(op, step, [d.last_dh], [d.dy, slope, *kept], reverse=True)
+    return _Result(da, da, first[0])
+
+
+def _outer(op: Ops, a: Tensor, b: Tensor) -> Tensor:
+    """The sum over time and batch of the outer products of two sequences."""
+    left, right = op.Flatten(a, axis=2), op.Flatten(b, axis=2)
+    return op.MatMul(op.Transpose(left, perm=[1, 0]), right)
+
+
+def _recurrent(
+    call: Call, dys: Sequence[Tensor | None], cell: Callable[[_Direction], _Result]
+) -> Gradients:
+    """Take the directions apart, differentiate each, and put the gradients together."""
+    op = call.op
+    direction = call.str("direction", "forward")
+    reversed_ = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[direction]
+    parts = []
+    for index, backwards in enumerate(reversed_):
+        d = _direction(call, dys, index, backwards)
+        result = cell(d)
+        dx = op.MatMul(result.input_side, d.w)
+        d_r = _outer(op, result.state_side, d.before) if result.d_r is None else result.d_r
+        bias = op.Concat(
+            op.sum(result.input_side, [0, 1]), op.sum(result.state_side, [0, 1]), axis=0
+        )
+        parts.append(
+            (
+                _in_time(call, dx, backwards),
+                _outer(op, result.input_side, d.x),
+                d_r,
+                bias,
+                result.first_dh,
+                result.first_dc,
+            )
+        )
+
+    def stacked(place: int) -> Tensor:
+        return op.Concat(*(op.Unsqueeze(part[place], [0]) for part in parts), axis=0)
+
+    dx = parts[0][0] if len(parts) == 1 else parts[0][0] + parts[1][0]
+    gradients: list[Tensor | None] = [dx, stacked(1), stacked(2), stacked(3), None, stacked(4)]
+    if parts[0][5] is not None:
+        gradients += [stacked(5), None]
+    return [
+        gradient if i < len(call.inputs) and call.inputs[i] is not None else None
+        for i, gradient in enumerate(gradients[: len(call.inputs)])
+    ]
+
+
+def _direction(call: Call, dys: Sequence[Tensor | None], index: int, backwards: bool) -> _Direction:
+    op, x = call.op, call.x
+
+    def pick(place: int) -> Tensor | None:
+        tensor = call.input(place)
+        return None if tensor is None else _index(op, tensor, index, 0)
+
+    w, r = pick(1), pick(2)
+    assert w is not None
+    assert r is not None
+    lengths = call.input(4)
+    steps = op.Slice(op.shape_of(x), [0], [1], [0])
+    batch = op.Slice(op.shape_of(x), [1], [2], [0])
+    size = op.constant(np.array([call.int("hidden_size")]))
+    zeros = op.Expand(op.constant(np.zeros(()), x.dtype), op.Concat(batch, size, axis=0))
+    no_dy = op.Expand(op.constant(np.zeros(()), x.dtype), op.Concat(steps, batch, size, axis=0))
+
+    def given(place: int) -> Tensor | None:
+        return dys[place] if place < len(dys) else None
+
+    dy, dh, dc = given(0), given(1), given(2)
+    mask = None
+    if lengths is not None:
+        line = op.Range(op.constant(np.array(0)), op.Squeeze(steps, [0]), op.constant(np.array(1)))
+        limits = op.Cast(lengths, to=7)
+        mask = op.Unsqueeze(op.Less(op.Unsqueeze(line, [1]), op.Unsqueeze(limits, [0])), [2])
+    dy = no_dy if dy is None else _in_time(call, _index(op, dy, index, 1), backwards)
+    if mask is not None:
+        dy = op.where(mask, dy, 0.0)
+    is_lstm = call.node.op_type == "LSTM"
+    return _Direction(
+        call,
+        _in_time(call, x, backwards),
+        w,
+        r,
+        pick(3),
+        _in_time(call, _index(op, _hidden(call), index, 1), backwards),
+        pick(5) or zeros,
+        (pick(6) or zeros) if is_lstm else None,
+        dy,
+        zeros if dh is None else _index(op, dh, index, 0),
+        (zeros if dc is None else _index(op, dc, index, 0)) if is_lstm else None,
+        mask,
+    )
+
+
+def _hidden(call: Call) -> Tensor:
+    """All hidden states: the first output, asked for if the node leaves it out."""
+    value = call.node.outputs[0]
+    if not value.name:
+        value.name = f"{call.op.unique_name(call.node.op_type)}.states"
+        value.type = call.inputs[0].value.type
+    return Tensor(value, call.op)
+
+
+def _index(op: Ops, x: Tensor, index: int, axis: int) -> Tensor:
+    return op.Gather(x, op.constant(np.array(index)), axis=axis)
+
+
+def _in_time(call: Call, x: Tensor, backwards: bool) -> Tensor:
+    """A sequence turned around, each within its own length; itself if the direction is forward."""
+    if not backwards:
+        return x
+    lengths = call.input(4)
+    if lengths is None:
+        return call.op.Slice(x, [-1], [-(2**31)], [0], [-1])
+    return call.op.ReverseSequence(x, call.op.Cast(lengths, to=7), time_axis=0, batch_axis=1)
