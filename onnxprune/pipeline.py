@@ -18,7 +18,9 @@ import onnx_ir as ir
 from onnxprune.dims import DimInfo, Keep, Tracing, cut, removed, trace
 from onnxprune.dims.solver import freeze
 from onnxprune.errors import NothingToPruneError
-from onnxprune.graph import inline, load, save
+from onnxprune.graph import clone, inline, load, save
+from onnxprune.graph.cost import nbytes
+from onnxprune.graph.load import SOURCE
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates, channel_scores, choose, kept_counts
 from onnxprune.plan.granularity import Channel
@@ -36,6 +38,7 @@ from onnxprune.runtime.measure import Measured, measure
 from onnxprune.scores import Context, get_criterion
 from onnxprune.validate.compare import Comparison, compare
 from onnxprune.validate.proof import inexact_dims, prove
+from onnxprune.validate.rank_one import BIG_MODEL
 
 __all__ = ["inspect", "prune", "validate"]
 
@@ -61,18 +64,16 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
         data = None if options.data is None else read_data(options.data, original)
     work = _channels if isinstance(options.granularity, Channel) else _weights
     done = work(inline(original), options, progress, clock)
+    with clock.step("compare"):
+        feeds = data or _random_inputs(original, done.measured, options.seed, options.shapes)
+        comparison = _compare(original, done.pruned, feeds, options)
     if options.plan is not None:
         write_json(done.plan, options.plan, indent=None)
     if output is not None and not options.dry_run:
-        with clock.step("save"):
+        with clock.step("save"), progress.step("saving"):
             save(done.pruned, output)
             if options.sparse_format and done.zeroed is not None:
                 write_sparse(output, done.zeroed.zeroed.keys())
-    with clock.step("compare"):
-        feeds = data or _random_inputs(original, done.measured, options.seed)
-        comparison = _compare(
-            input, output if output is not None and output.exists() else done.pruned, feeds, options
-        )
     return build.report(
         "prune",
         input,
@@ -119,7 +120,7 @@ def validate(before: Path, after: Path, options: PruneOptions, progress: Progres
         data = None if options.data is None else read_data(options.data, a)
     with clock.step("compare"):
         feeds = data or _random_inputs(a, None, options.seed, options.shapes)
-        comparison = _compare(before, after, feeds, options)
+        comparison = _compare(a, after, feeds, options)
     return build.report(
         "validate",
         before,
@@ -198,8 +199,7 @@ def _weights(model: ir.Model, options: PruneOptions, progress: Progress, clock: 
     with clock.step("choose"):
         plan = plan_weights(model, options, progress=progress)
     with clock.step("zero"):
-        pruned = inline(model).clone()
-        pruned.meta.update(model.meta)
+        pruned = clone(model)
         zero(pruned, plan)
     with clock.step("prove"):
         check_zeroed(model, pruned, plan)
@@ -220,15 +220,16 @@ def _random_inputs(
 
 
 def _compare(
-    before: Path,
+    original: ir.Model,
     after: Path | ir.Model,
     feeds: Dataset | list[dict[str, Any]],
     options: PruneOptions,
 ) -> Comparison | None:
-    if not (options.check_drift or options.check_latency):
+    """Drift, accuracy and latency against the original; None where nobody asked, or it is too large to run."""
+    if nbytes(original) > BIG_MODEL or not (options.check_drift or options.check_latency):
         return None
     return compare(
-        before,
+        original.meta[SOURCE],
         after,
         feeds,
         providers=options.providers,

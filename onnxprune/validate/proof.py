@@ -12,6 +12,7 @@ from onnxprune.errors import ModelError, ValidationError
 from onnxprune.runtime.inputs import random_feed
 from onnxprune.runtime.sessions import run, session
 from onnxprune.validate.equality import Equality, compare_runs, masked
+from onnxprune.validate.rank_one import is_big, rank_one
 
 __all__ = ["inexact_dims", "prove"]
 
@@ -28,6 +29,9 @@ def prove(tracing: Tracing, keep: Keep, pruned: ir.Model, seed: int = 0) -> Equa
     Raises:
         ModelError: onnxruntime does not load the original either.
     """
+    if is_big(tracing):
+        tracing, keep = rank_one(tracing, keep)
+        pruned = cut(tracing, keep)
     exact = {dim: mask for dim, mask in keep.items() if dim.inexact is None}
     reference = session(masked(tracing, exact))
     try:
