@@ -91,6 +91,8 @@ def sliced(weight: Weight, masks: Masks) -> ir.TensorProtocol:
 
 def _cut_weight(weight: Weight, uses: Sequence[Use], keep: Keep, edit: Edit) -> None:
     """Slices a weight. Where its uses disagree, those that lose indices get copies."""
+    if weight.kind == "constant_of_shape":
+        return  # the sizes that it is made from follow
     groups = _groups(uses, keep)
     for k, group in enumerate(groups):
         masks = _masks(group[0].axes, keep)

@@ -80,10 +80,11 @@ def slice_(node: Context) -> None:
             taken = node.frozen_axis(shape[k])
         out[k] = taken
     node.set_out(out)
-    cut = [x[k] for k in bounds]
-    for i, name in ((1, "starts"), (2, "ends")):
-        if node.has(i):
-            node.indices(i, cut, edge=True)
+    ends = [x[k] for k in bounds]
+    # Where k-th indices are taken, the start is a position inside the k and stays.
+    starts = [None if where and where[2] > 1 else x[k] for k, where in bounds.items()]
+    for i, name, cut in ((1, "starts", starts), (2, "ends", ends)):
+        node.indices(i, cut, edge=True)
         node.attr_follows(name, cut, edge=True)
 
 
@@ -106,6 +107,8 @@ def _bounds(node: Context) -> dict[int, tuple[int, int, int] | None] | None:
 
 def _taken(axis: Axis, start: int, end: int, step: int) -> Axis | None:
     n = size(axis)
+    if step > 1 and start < 0:
+        return None
     start, end = (min(max(each + n if each < 0 else each, 0), n) for each in (start, end))
     if step == 1 and end > start:
         sizes = [start, end - start, n - end]
