@@ -9,6 +9,7 @@ from onnx import helper
 
 from onnxprune.errors import ModelError
 from onnxprune.graph import clone, inline, load, replace, save, weights
+from onnxprune.graph.inline import NAMES
 from tests.graph.files import called_twice, saved, two_layers
 
 
@@ -28,10 +29,18 @@ def test_calls_become_nodes_with_names_of_their_own(tmp_path: Path) -> None:
     flat = inline(model)
     assert [node.op_type for node in flat.graph] == ["Constant", "Mul"] * 2
     assert len({weight.name for weight in weights(flat)}) == 2
-    assert "k" in {weight.name for weight in weights(flat)}
+    assert "k" not in flat.meta[NAMES]  # it stands for two tensors now
     assert not flat.functions
     save(flat, tmp_path / "flat.onnx")
     assert run(tmp_path / "flat.onnx") == [9.0] * 4
+
+
+def test_a_name_that_stays_unique_is_kept(tmp_path: Path) -> None:
+    proto = called_twice()
+    proto.graph.node[1].CopyFrom(helper.make_node("Neg", ["m"], ["y"]))
+    flat = inline(load(saved(proto, tmp_path)))
+    assert [weight.name for weight in weights(flat)] == ["k"]
+    assert flat.meta[NAMES] == {"k"}
 
 
 def test_the_original_keeps_its_functions(tmp_path: Path) -> None:
