@@ -99,12 +99,16 @@ class Tracing:
         """Every Dim that is part of a weight, frozen or not, in graph order."""
         found: dict[Dim, list[tuple[Use, int]]] = {}
         names: dict[Dim, str] = {}
+        vectors: dict[Dim, None] = {}  # named after a vector, for want of a matrix
         for use in self.uses:
             for k, axis in enumerate(use.axes):
                 seen = list(dict.fromkeys(leaves(axis)))
                 for dim in seen:
                     found.setdefault(dim, []).append((use, k))
-                    if dim not in names:
+                    if dim not in names or (dim in vectors and len(use.axes) > 1):
+                        vectors[dim] = None
+                        if len(use.axes) > 1:
+                            del vectors[dim]
                         which = f"[{seen.index(dim)}]" if len(seen) > 1 else ""
                         names[dim] = f"{use.weight.name}:{k}{which}"
         return tuple(DimInfo(dim, names[dim], tuple(found[dim])) for dim in found if dim.size > 1)

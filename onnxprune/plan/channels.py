@@ -31,7 +31,7 @@ from onnxprune.plan.weights import is_excluded
 from onnxprune.runtime.hardware import channel_step
 from onnxprune.scores import Context, Criterion
 
-__all__ = ["candidates", "channel_scores", "choose", "kept_counts", "macs_left"]
+__all__ = ["candidates", "channel_scores", "choose", "kept_counts", "macs_left", "step_of"]
 
 LARGEST_TRIED = 12
 """Groups of Dims that exclude each other are searched from at most this many starts."""
@@ -140,7 +140,7 @@ def kept_counts(
     taken relative to the mean of their Dim. Then counts are rounded to what kernels like.
     """
     if options.scope == "layer":
-        return {info.dim: _amount(info.size, _step(info, options), options) for info in dims}
+        return {info.dim: _amount(info.size, step_of(info, options), options) for info in dims}
     relative = {
         info.dim: scores[info.dim] / max(float(scores[info.dim].mean()), 1e-30) for info in dims
     }
@@ -149,7 +149,7 @@ def kept_counts(
     bar = everything[gone] if gone < len(everything) else np.inf
     return {
         info.dim: _rounded(
-            int((relative[info.dim] >= bar).sum()), info.size, _step(info, options), options
+            int((relative[info.dim] >= bar).sum()), info.size, step_of(info, options), options
         )
         for info in dims
     }
@@ -164,9 +164,10 @@ def _rounded(wanted: int, n: int, step: int, options: PruneOptions) -> int:
     return min(n, max(options.min_channels, step * max(1, (2 * wanted + step) // (2 * step))))
 
 
-def _step(info: DimInfo, options: PruneOptions) -> int:
+def step_of(info: DimInfo, options: PruneOptions) -> int:
     """What a Dim keeps a multiple of: less where an index is several positions of an axis, or the Dim is narrow."""
-    step = channel_step() if options.round_to is None else options.round_to
+    given = 1 if options.round_to is None and options.target is not None else options.round_to
+    step = channel_step() if given is None else given
     unit = 0
     for use, k in info.slices:
         if isinstance(use.axes[k], Product):
@@ -174,7 +175,7 @@ def _step(info: DimInfo, options: PruneOptions) -> int:
         elif use.axes[k] is info.dim:
             unit = 1
     step //= int(np.gcd(step, unit or 1))
-    while options.round_to is None and step > 1 and info.size < 2 * step:
+    while given is None and step > 1 and info.size < 2 * step:
         step //= 2
     return step
 
@@ -196,20 +197,18 @@ def channel_scores(
     for weight, uses in by_weight(tracing).items():
         if not _learned(weight.dtype.name):
             continue
-        energies: dict[int, np.ndarray] = {}
-        saliency: np.ndarray | None = None
-        for use in uses:
-            for k, axis in enumerate(use.axes):
-                for dim in dict.fromkeys(leaves(axis)):
-                    if dim not in wanted or (matrices[dim] and len(use.axes) < 2):
-                        continue
-                    if k not in energies:
-                        if saliency is None:
-                            saliency = criterion.saliency(weight.name, weight.array(), context)
-                        others = tuple(j for j in range(saliency.ndim) if j != k)
-                        energies[k] = criterion.energy(saliency, axes=others)
-                    total[dim] += _pooled(energies[k], axis, dim)
-        del saliency
+        parts = [
+            (k, axis, dim)
+            for use in uses
+            for k, axis in enumerate(use.axes)
+            for dim in dict.fromkeys(leaves(axis))
+            if dim in wanted and (len(use.axes) > 1 or not matrices[dim])
+        ]
+        if parts:
+            axes = {k for k, _, _ in parts}
+            energies = criterion.energies(weight.name, weight.array(), axes, context)
+            for k, axis, dim in parts:
+                total[dim] += _pooled(energies[k], axis, dim)
     return {dim: criterion.norm(energy) for dim, energy in total.items()}
 
 

@@ -7,13 +7,13 @@ usual sizes until onnxruntime runs the model; the batch stays 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.runtime.sessions import run, session
@@ -63,23 +63,31 @@ def random_inputs(
 
 
 def running_shapes(
-    model: ir.Model, shapes: Shapes | None = None, made: ort.InferenceSession | None = None
+    model: ir.Model,
+    shapes: Shapes | None = None,
+    attempt: Callable[[dict[str, np.ndarray]], object] | None = None,
 ) -> Iterator[dict[str, tuple[int, ...]]]:
     """Shapes of the inputs that onnxruntime runs the model on, at least one.
+
+    Args:
+        model: Any model.
+        shapes: Shapes for some inputs, by name.
+        attempt: Runs the model on a feed, and raises ModelError where that fails; by default in a session of its own.
 
     Raises:
         DataError: A shape given does not fit the model.
         ModelError: onnxruntime runs it on none of the shapes tried.
     """
     given = _checked(model, shapes or {})
-    made = made or session(model, optimize=False)
+    if attempt is None:
+        attempt = partial(run, session(model, optimize=False))
     first: ModelError | None = None
     worked = False
     tried = 0
     for candidate in candidate_shapes(model, given):
         tried += 1
         try:
-            run(made, random_feed(model, candidate, 0))
+            attempt(random_feed(model, candidate, 0))
         except ModelError as error:
             first = first or error
             continue

@@ -11,7 +11,7 @@ values do not matter here, and no gigabyte is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -29,7 +29,7 @@ from onnxprune.runtime.inputs import (
 )
 from onnxprune.runtime.sessions import run, session
 
-__all__ = ["Measured", "measure", "stand_ins"]
+__all__ = ["Measured", "insert_before_use", "measure", "stand_ins"]
 
 FOLLOWED = frozenset(
     """
@@ -94,6 +94,7 @@ def measure(model: ir.Model, shapes: Shapes | None = None) -> Measured:
     """
     probe = _Probe(model.graph, model)
     measured = _first_run(probe, shapes)
+    followed = bool(measured.values)
     for weight in weights(model):
         measured.shapes[weight.value] = weight.shape
         if (
@@ -104,7 +105,7 @@ def measure(model: ir.Model, shapes: Shapes | None = None) -> Measured:
             array = weight.array()
             measured.values[weight.value] = array
             measured.fixed[weight.value] = np.ones(array.shape, bool)
-    for other in _other_shapes(model, measured.inputs):
+    for other in _other_shapes(model, measured.inputs) if followed else ():
         try:
             second = Measured()
             probe.read(random_feed(probe.model, other, 0), second)
@@ -121,9 +122,15 @@ def measure(model: ir.Model, shapes: Shapes | None = None) -> Measured:
 def _first_run(probe: _Probe, shapes: Shapes | None) -> Measured:
     """The run on the first shapes that work; bodies that failed on them are tried on others, captured inputs alone."""
     best: Measured | None = None
-    for found in islice(running_shapes(probe.model, shapes, probe.session), MOST_RUNS):
-        measured = Measured(inputs=found)
-        probe.read(random_feed(probe.model, found, 0), measured)
+    measured = Measured()
+
+    def attempt(feed: dict[str, np.ndarray]) -> None:
+        nonlocal measured
+        measured = Measured()
+        probe.read(feed, measured)
+
+    for found in islice(running_shapes(probe.model, shapes, attempt), MOST_RUNS):
+        measured.inputs = found
         if best is None or measured.failed < best.failed:
             best = measured
         if not best.failed:
@@ -167,9 +174,8 @@ def stand_ins(model: ir.Model, fill: float = 0.01) -> None:
     held = [w for w in weights(model) if w.kind == "initializer" and w.graph is graph]
     if sum(weight.nbytes for weight in held) <= BIG_MODEL:
         return
-    first = next(iter(graph), None)
     for weight in held:
-        if weight.nbytes <= BIG_WEIGHT or not weight.dtype.is_floating_point() or first is None:
+        if weight.nbytes <= BIG_WEIGHT or not weight.dtype.is_floating_point():
             continue
         value, shape = weight.value, np.array(weight.shape, np.int64)
         filler = ir.tensor(np.full(1, fill, weight.dtype.numpy()), dtype=weight.dtype)
@@ -182,7 +188,18 @@ def stand_ins(model: ir.Model, fill: float = 0.01) -> None:
         node = ir.Node(
             "", "ConstantOfShape", [sizes], [ir.AttrTensor("value", filler)], outputs=[value]
         )
-        graph.insert_before(first, node)
+        insert_before_use(graph, value, [node])
+
+
+def insert_before_use(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Puts the nodes that make a value just before its first use, so that it is not there for longer than needed."""
+    users = {user for user, _ in value.uses()}
+    inside = {outer for outer, body in _bodies_by_node(graph) if users & set(body.all_nodes())}
+    first = next((node for node in graph if node in users or node in inside), None)
+    if first is None:
+        graph.extend(nodes)
+    else:
+        graph.insert_before(first, nodes)
 
 
 class _Probe:

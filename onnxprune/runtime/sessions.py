@@ -118,6 +118,9 @@ def _options(optimize: bool, threads: int | None) -> ort.SessionOptions:
     options.use_deterministic_compute = True
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    if not optimize:
+        # In file order: by default nodes without inputs all run first, and what they make fills the memory.
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if threads is not None:
         options.intra_op_num_threads = threads
     # Threads that spin after a run would slow down whatever comes next, such as another session.

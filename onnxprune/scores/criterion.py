@@ -18,7 +18,8 @@ needs data reads what calibration gathered from `Context.statistics` under the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,7 @@ class Criterion:
         element: From tensor name, float values and context to saliencies of the same shape.
         power: p of the pooling rule in the module docstring.
         needs_data: Whether `Context.statistics` must be filled from a data set.
+        local: Whether the saliency of an element depends on its value alone.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Criterion:
     element: Element
     power: int = 1
     needs_data: bool = False
+    local: bool = False
 
     def saliency(self, name: str, values: Array, context: Context | None = None) -> Array:
         """Saliency of every element of one tensor.
@@ -91,7 +94,8 @@ class Criterion:
         """
         wide = np.float64 if values.dtype == np.float64 else np.float32
         result = self.element(name, values.astype(wide, copy=False), context or Context())
-        if np.isnan(result).any():
+        flat = result.reshape(-1)
+        if np.isnan(flat @ flat):  # saliencies are not negative, so nothing cancels
             raise OnnxPruneError(
                 f"the tensor {name!r} has NaN values: repair or --exclude it, nothing can rank them"
             )
@@ -101,16 +105,54 @@ class Criterion:
         """Sum over `axes` (None: all) of saliency^p, in float64; add these over tensors, then `norm`."""
         return np.asarray(np.sum(saliency.astype(np.float64) ** self.power, axis=axes))
 
+    def energies(
+        self, name: str, values: Array, axes: Iterable[int], context: Context | None = None
+    ) -> dict[int, Array]:
+        """For each axis of a tensor, the energy of each of its indices, summed over all other axes.
+
+        Where the saliency of an element depends on nothing else, slabs of at most 16 MiB are scored one after the
+        other, so that a large tensor needs no copy. A slab is summed by BLAS in its own precision, slabs in float64.
+
+        Returns:
+            An array of shape (n,), float64, for each axis.
+
+        Raises:
+            OnnxPruneError: The values or the saliencies are NaN.
+        """
+        shape = values.shape
+        total = {axis: np.zeros(shape[axis]) for axis in axes}
+        rows = (
+            len(values) if not self.local else max(1, _SLAB * len(values) // max(1, values.nbytes))
+        )
+        for start in range(0, len(values), max(1, rows)):
+            saliency = self.saliency(name, values[start : start + rows], context)
+            energy = saliency if self.power == 1 else saliency**self.power
+            for axis, found in total.items():
+                where = slice(start, start + rows) if axis == 0 else slice(None)
+                found[where] += _sum_along(energy, axis)
+        return total
+
     def norm(self, energy: Array) -> Array:
         """The pooled saliency of summed energies."""
         return energy if self.power == 1 else energy ** (1 / self.power)
 
 
+def _sum_along(array: Array, axis: int) -> Array:
+    """The sum over all axes but one."""
+    outer, n = math.prod(array.shape[:axis]), array.shape[axis]
+    inner = math.prod(array.shape[axis + 1 :])
+    if inner > 1:
+        array = array.reshape(-1, inner) @ np.ones(inner, array.dtype)
+    slabs = array.reshape(outer, n)
+    return slabs[0] if outer == 1 else np.ones(outer, array.dtype) @ slabs
+
+
+_SLAB = 1 << 24
 _CRITERIA: dict[str, Criterion] = {}
 
 
 def criterion(
-    name: str, *, summary: str, power: int = 1, needs_data: bool = False
+    name: str, *, summary: str, power: int = 1, needs_data: bool = False, local: bool = False
 ) -> Callable[[Element], Element]:
     """Decorator that registers an element function as the criterion `name`.
 
@@ -121,7 +163,7 @@ def criterion(
     def register(element: Element) -> Element:
         if name in _CRITERIA:
             raise ValueError(f"criterion {name!r} is registered twice")
-        _CRITERIA[name] = Criterion(name, summary, element, power, needs_data)
+        _CRITERIA[name] = Criterion(name, summary, element, power, needs_data, local)
         return element
 
     return register

@@ -17,12 +17,12 @@ from onnxprune.scores.criterion import Array, Context, criterion
 __all__: list[str] = []
 
 
-@criterion("magnitude", summary="|w|, groups by their L2 norm", power=2)
+@criterion("magnitude", summary="|w|, groups by their L2 norm", power=2, local=True)
 def _magnitude(_name: str, values: Array, _context: Context) -> Array:
     return np.abs(values)
 
 
-@criterion("l1", summary="|w|, groups by their L1 norm")
+@criterion("l1", summary="|w|, groups by their L1 norm", local=True)
 def _l1(_name: str, values: Array, _context: Context) -> Array:
     return np.abs(values)
 

@@ -7,16 +7,17 @@ forgotten at once. No gigabyte is read, and the proof runs every op of the origi
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import Dim, Keep, Tracing, leaves, trace
+from onnxprune.dims import Dim, Keep, Tracing, keep_mask, leaves, trace
 from onnxprune.dims.edit import Edit
 from onnxprune.errors import ValidationError
 from onnxprune.graph import Weight
-from onnxprune.runtime.measure import Measured
+from onnxprune.runtime.measure import Measured, insert_before_use
 
 __all__ = ["BIG_MODEL", "is_big", "rank_one"]
 
@@ -39,19 +40,22 @@ def rank_one(tracing: Tracing, keep: Keep) -> tuple[Tracing, Keep]:
         getattr(made, attribute).update(
             {edit.value[value]: what for value, what in known.items() if value in edit.value}
         )
+    kept: dict[str, int] = {}
+    for use in tracing.uses:
+        kept[use.weight.name] = math.prod(int(keep_mask(axis, keep).sum()) for axis in use.axes)
     for weight in edit.weight.values():
         big = weight.nbytes > BIG_WEIGHT and len(weight.shape) > 1
         if big and weight.kind == "initializer" and weight.dtype.is_floating_point():
-            _factor(weight, made)
+            _factor(weight, made, kept.get(weight.name, math.prod(weight.shape)))
     other = trace(edit.model, made)
     return other, _translated(tracing, keep, other, edit)
 
 
-def _factor(weight: Weight, made: Measured) -> None:
-    """Exchanges a weight for the nodes that multiply its factors."""
+def _factor(weight: Weight, made: Measured, kept: int) -> None:
+    """Exchanges a weight for the nodes that multiply its factors, such that `kept` elements pass a signal on as it is."""
     graph, value, shape = weight.graph, weight.value, weight.shape
     rng = np.random.default_rng(zlib.crc32(weight.name.encode()))
-    dtype, scale = weight.dtype, max(shape) ** (-0.5 / len(shape))
+    dtype, scale = weight.dtype, kept ** (-0.5 / len(shape))
     graph.initializers.pop(weight.name)
     if value in graph.inputs:
         graph.inputs.remove(value)
@@ -59,7 +63,8 @@ def _factor(weight: Weight, made: Measured) -> None:
     nodes: list[ir.Node] = []
     product: ir.Value | None = None
     for k, n in enumerate(shape):
-        array = rng.standard_normal((1,) * k + (n,) + (1,) * (len(shape) - k - 1)) * scale
+        # Positive, so that no activation function ends the signal; all different, so that no index is another.
+        array = rng.uniform(0.5, 1.5, (1,) * k + (n,) + (1,) * (len(shape) - k - 1)) * scale
         tensor = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype)
         factor = ir.Value(
             name=f"{weight.name}/factor{k}",
@@ -77,15 +82,7 @@ def _factor(weight: Weight, made: Measured) -> None:
         nodes.append(ir.Node("", "Mul", [product, factor], outputs=[output]))
         made.shapes[output] = (*shape[: k + 1], *(1,) * (len(shape) - k - 1))
         product = output
-    # Just before the first use, so that no two of them need to be there at once.
-    users = {node for node, _ in value.uses()}
-    first = next(node for node in graph if node in users or _captures(node, users))
-    graph.insert_before(first, nodes)
-
-
-def _captures(node: ir.Node, users: set[ir.Node]) -> bool:
-    bodies = (a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH)
-    return any(inner in users for body in bodies for inner in body.all_nodes())
+    insert_before_use(graph, value, nodes)
 
 
 def _translated(tracing: Tracing, keep: Keep, other: Tracing, edit: Edit) -> Keep:
