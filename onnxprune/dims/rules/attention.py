@@ -113,7 +113,11 @@ def group_query_attention(node: Context) -> None:
     kv = Dim(node.attr("kv_num_heads"))
     repeats = Dim(node.attr("num_heads") // kv.size)
     q_heads = Product((kv, repeats))
-    width = Dim(node.shape(0)[2] // (repeats.size * kv.size + (0 if node.has(1) else 2 * kv.size)))
+    width: Axis = Dim(
+        node.shape(0)[2] // (repeats.size * kv.size + (0 if node.has(1) else 2 * kv.size))
+    )
+    scale = 1 / math.sqrt(size(width))
+    node.unify(width, Product((Dim(size(width) // 8), Dim(8, "its kernel takes multiples of 8"))))
     query, cached = Product((q_heads, width)), Product((kv, width))
     if node.has(1):
         for i, product in ((0, query), (1, cached), (2, cached)):
@@ -129,7 +133,7 @@ def group_query_attention(node: Context) -> None:
         node.freeze(width, "positions are encoded along it")
     node.attr_follows("num_heads", q_heads)
     node.attr_follows("kv_num_heads", kv)
-    node.attr_stays("scale", 1 / math.sqrt(width.size), width)
+    node.attr_stays("scale", scale, width)
 
 
 def _cache(node: Context, cache: tuple[Axis, ...] | None, heads: Axis, width: Axis) -> None:

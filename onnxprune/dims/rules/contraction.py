@@ -16,7 +16,6 @@ specs(
 specs(
     {
         "FusedConv": "n (g i) _*, (g o) i _*, (g o), n (g o) _* -> n (g o) _*; g=group/1; group=g",
-        "MatMulNBits": "s* _, n _ _, *, *, *, n -> s* n;; N=n",
     },
     domain=CONTRIB,
 )
@@ -50,7 +49,13 @@ def matmul(node: Context) -> None:
 @axes("FusedGemm", domain=CONTRIB)
 def gemm(node: Context) -> None:
     """`m k, k n, (broadcast) -> m n`, either operand transposed on request."""
-    a, b, out = node.x(0), node.x(1), node.out()
+    product(node, 0, 1)
+    node.broadcast([2])
+
+
+def product(node: Context, left: int, right: int) -> tuple[Axis, ...]:
+    """States the matrix product of two inputs of two axes; returns the axes of the right one, `k n`."""
+    a, b, out = node.x(left), node.x(right), node.out()
     if node.attr("transA", 0):
         a = a[::-1]
     if node.attr("transB", 0):
@@ -58,7 +63,7 @@ def gemm(node: Context) -> None:
     node.unify(a[1], b[0])
     node.unify(a[0], out[0])
     node.unify(b[1], out[1])
-    node.broadcast([2])
+    return b
 
 
 @axes("Einsum")

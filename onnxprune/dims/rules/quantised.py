@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from onnxprune.dims.axis import Axis, Sum, size
+from onnxprune.dims.axis import Axis, Dim, Product, Sum, size
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import CONTRIB, axes, specs
+from onnxprune.dims.rules.contraction import product
 
 specs(
     {
@@ -42,6 +43,35 @@ def linear(node: Context) -> None:
                 else:
                     node.unify(axis, other)
     node.set_out(x)
+
+
+@axes("QGemm", domain=CONTRIB)
+def qgemm(node: Context) -> None:
+    """A and B, each with its scale and zero point (of B: one, or one a column), then the bias."""
+    columns = product(node, 0, 3)[1]
+    for i in (4, 5, 6):
+        for axis in (node.axes(i) or ())[-1:]:
+            if size(axis) == size(columns):
+                node.unify(axis, columns)
+
+
+@axes("MatMulNBits", domain=CONTRIB)
+def matmul_nbits(node: Context) -> None:
+    """Weights `n blocks bytes`; scales and packed zero points `n (blocks)` or `(n blocks)`; K is in blocks and stays."""
+    x, w, out = node.x(0), node.x(1), node.out()
+    node.unify(w[0], out[-1])
+    for axis in (x[-1], *w[1:]):
+        node.freeze(axis, "it is quantised in blocks")
+    for i in (2, 3, 5):
+        for k, axis in enumerate(node.axes(i) or ()):
+            if k:
+                node.freeze(axis, "it is quantised in blocks")
+            else:
+                blocks = Dim(size(axis) // size(w[0]), "it is quantised in blocks")
+                node.unify(axis, Product((w[0], blocks)))
+    for axis, other in zip(x[:-1], out[:-1], strict=True):
+        node.unify(axis, other)
+    node.attr_follows("N", w[0])
 
 
 @axes("DynamicQuantizeLinear")

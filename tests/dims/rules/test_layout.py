@@ -390,7 +390,8 @@ def test_repeated_heads_through_expand() -> None:
         flat=ints(0, 0, 24),
     )
     cut = assert_cut_equals_mask(model, others=[{"x": (2, 5, 6)}])
-    assert cut.shape("w2")[0] == 3 * cut.shape("w1")[1] < 24
+    assert cut.shape("w1")[1] < 8
+    assert cut.shape("w2")[0] <= 12
 
 
 def test_a_constant_of_shape_added_to_channels() -> None:
