@@ -186,7 +186,9 @@ def filled(model: onnx.ModelProto) -> onnx.ModelProto:
     known = constants(copy)
     for node in list(copy.graph.node):
         if node.op_type == "ConstantOfShape" and node.input[0] in known:
-            value = numpy_helper.to_array(node.attribute[0].t) if node.attribute else np.zeros(1, "f4")
+            value = (
+                numpy_helper.to_array(node.attribute[0].t) if node.attribute else np.zeros(1, "f4")
+            )
             array = np.full(numpy_helper.to_array(known[node.input[0]]), value[0])
             copy.graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
             copy.graph.node.remove(node)
