@@ -142,6 +142,12 @@ def _program() -> None:
     "block:4x1: write zeros, which do not make CPU inference faster.",
 )
 @click.option("-s", "--sparsity", type=float, help="Fraction to remove, 0 <= s < 1 (default 0.5).")
+@click.option(
+    "--target",
+    metavar="WHAT=FRACTION",
+    help="What may be left, instead of a sparsity: macs=0.5, params=0.5 or bytes=0.5. Each Dim gets the width that "
+    "loses least.",
+)
 @click.option("--threshold", type=float, metavar="EPS", help="Zero weights with |w| <= EPS.")
 @click.option(
     "--relative-threshold",
@@ -152,10 +158,10 @@ def _program() -> None:
 @click.option(
     "-c",
     "--criterion",
-    default="magnitude",
-    show_default=True,
+    default="auto",
     metavar="NAME",
-    help="How much a weight matters: magnitude (groups by L2 norm), l1, random.",
+    help="How much a weight matters: magnitude (groups by L2 norm), l1, random; with --data also obs, what is lost "
+    "once the rest has been re-fitted (default: obs where channels are cut with --data, else magnitude).",
 )
 @click.option(
     "--scope",
@@ -167,10 +173,10 @@ def _program() -> None:
 @_DATA
 @click.option(
     "--recover",
-    type=click.Choice(["none"]),
-    default="none",
-    show_default=True,
-    help="How accuracy is repaired after cutting.",
+    type=click.Choice(["none", "lstsq"]),
+    default=None,
+    help="How accuracy is repaired after cutting: lstsq re-fits the weights in closed form on --data, without "
+    "labels (default: lstsq where the criterion is obs, else none).",
 )
 @_EXCLUDE
 @click.option(
@@ -242,8 +248,12 @@ def _validate(before: Path, after: Path, verbose: bool, quiet: bool, **values: A
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """Without the providers nobody named: an empty list is not a choice of none."""
-    return {k: v for k, v in values.items() if not (k == "providers" and not v)}
+    """Without what nobody named: an empty list of providers is not a choice of none."""
+    return {
+        k: v
+        for k, v in values.items()
+        if not ((k == "providers" and not v) or (k == "recover" and v is None))
+    }
 
 
 def _show(report: Report, verbose: bool, quiet: bool) -> None:

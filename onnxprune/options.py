@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from onnxprune.errors import OptionError
+from onnxprune.plan.budget import Target, parse_target
 from onnxprune.plan.granularity import NM, Channel, Granularity, parse_granularity
 from onnxprune.scores import criterion_names
 
 __all__ = ["DEFAULT_SPARSITY", "PruneOptions", "Recover", "Scope"]
 
 Scope = Literal["layer", "global"]
-Recover = Literal["none"]
+Recover = Literal["auto", "none", "lstsq"]
 
 DEFAULT_SPARSITY = 0.5
 
@@ -34,7 +35,9 @@ class PruneOptions:
         sparsity: Fraction to remove, 0 <= s < 1. None: one half, unless a threshold or N:M says how much.
         threshold: Zero weights with |w| <= threshold (granularity `weight`).
         relative_threshold: Zero weights with |w| <= theta * sum |w| of their tensor (granularity `weight`).
-        criterion: Name of a criterion of `onnxprune.scores`.
+        target: What must be left, such as 0.5 of the MACs, instead of a sparsity (granularity `channel`).
+        criterion: Name of a criterion of `onnxprune.scores`; `auto` becomes `obs` where channels are cut with data,
+            else `magnitude`.
         scope: What competes with what: the indices of one layer, or those of the whole model.
         data: Data set for validation and for the criteria that need one.
         exclude: Glob patterns of names (tensors, nodes) never to touch.
@@ -47,7 +50,8 @@ class PruneOptions:
         plan: Where to write the plan, JSON.
         report: Where to write the report, JSON.
         dry_run: Plan and report, write no model.
-        recover: How the accuracy is repaired after cutting.
+        recover: How the accuracy is repaired after cutting; `auto` becomes `lstsq` where the criterion was left open
+            too and there are data, else `none`.
         sparse_format: Write zeroed initializers as ONNX sparse initializers where that saves bytes.
         check_drift: Measure how far the outputs moved from the original's.
         check_latency: Measure latency before and after.
@@ -57,7 +61,8 @@ class PruneOptions:
     sparsity: float | None = None
     threshold: float | None = None
     relative_threshold: float | None = None
-    criterion: str = "magnitude"
+    target: Target | None = None
+    criterion: str = "auto"
     scope: Scope = "layer"
     data: Path | None = None
     exclude: tuple[str, ...] = ()
@@ -70,13 +75,14 @@ class PruneOptions:
     plan: Path | None = None
     report: Path | None = None
     dry_run: bool = False
-    recover: Recover = "none"
+    recover: Recover = "auto"
     sparse_format: bool = False
     check_drift: bool = True
     check_latency: bool = True
 
     def __post_init__(self) -> None:
         """Raises OptionError where a value is out of range or contradicts another."""
+        self._decide()
         _fraction("sparsity", self.sparsity)
         _not_negative("threshold", self.threshold)
         _not_negative("relative threshold", self.relative_threshold)
@@ -93,9 +99,38 @@ class PruneOptions:
             raise OptionError(f"a report is JSON: name it something.json, not {self.report}")
         self._check_amount()
         self._check_granularity()
+        self._check_recovery()
+
+    def _decide(self) -> None:
+        """What was left open."""
+        cut = isinstance(self.granularity, Channel) and self.data is not None
+        if self.recover == "auto":
+            open_ = self.criterion in ("auto", "obs") and cut
+            object.__setattr__(self, "recover", "lstsq" if open_ else "none")
+        if self.criterion == "auto":
+            object.__setattr__(self, "criterion", "obs" if cut else "magnitude")
+
+    def _check_recovery(self) -> None:
+        if self.recover == "lstsq" and self.data is None:
+            raise OptionError("re-fitting by least squares needs samples: give some with --data")
+        channel = isinstance(self.granularity, Channel)
+        if not channel and (
+            self.recover != "none" or self.criterion == "obs" or self.target is not None
+        ):
+            what = (
+                "a target"
+                if self.target is not None
+                else self.criterion
+                if self.recover == "none"
+                else self.recover
+            )
+            raise OptionError(f"{what} goes with granularity channel, not {self.granularity}")
+        if self.criterion == "obs" and self.data is None:
+            raise OptionError("the criterion obs runs the model on samples: give some with --data")
 
     def _check_amount(self) -> None:
         given = {
+            "target": self.target,
             "sparsity": self.sparsity,
             "threshold": self.threshold,
             "relative threshold": self.relative_threshold,
@@ -156,15 +191,22 @@ class PruneOptions:
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON takes them."""
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
-        return {**plain, "granularity": str(self.granularity), "sparsity": self._stated_sparsity()}
+        return {
+            **plain,
+            "granularity": str(self.granularity),
+            "sparsity": self._stated_sparsity(),
+            "target": self.target and str(self.target),
+        }
 
     def _stated_sparsity(self) -> float | None:
-        return None if self.uses_threshold else self.fraction
+        return None if self.uses_threshold or self.target is not None else self.fraction
 
 
 def _plain(name: str, value: Any) -> Any:
     if name == "granularity" and isinstance(value, str):
         return parse_granularity(value)
+    if name == "target" and isinstance(value, str):
+        return parse_target(value)
     if name in ("data", "plan", "report") and isinstance(value, str):
         return Path(value)
     if name == "shapes" and not isinstance(value, Mapping):

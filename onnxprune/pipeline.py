@@ -22,20 +22,21 @@ from onnxprune.graph import clone, inline, load, save
 from onnxprune.graph.cost import nbytes
 from onnxprune.graph.load import SOURCE
 from onnxprune.options import PruneOptions
-from onnxprune.plan.channels import candidates, channel_scores, choose, kept_counts
+from onnxprune.plan.channels import candidates
 from onnxprune.plan.granularity import Channel
+from onnxprune.plan.search import search
 from onnxprune.plan.sparse import write_sparse
 from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
 from onnxprune.plan.weights import plan_weights
 from onnxprune.plan.zero import check_zeroed, zero
 from onnxprune.progress import Progress
+from onnxprune.recover import refit
 from onnxprune.report import Check, Report, build, write_json
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.data import read_data
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.inputs import random_feed, running_shapes
 from onnxprune.runtime.measure import Measured, measure
-from onnxprune.scores import Context, get_criterion
 from onnxprune.validate.compare import Comparison, compare
 from onnxprune.validate.proof import inexact_dims, prove
 from onnxprune.validate.rank_one import BIG_MODEL
@@ -63,7 +64,7 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
         original = load(input)
         data = None if options.data is None else read_data(options.data, original)
     work = _channels if isinstance(options.granularity, Channel) else _weights
-    done = work(inline(original), options, progress, clock)
+    done = work(inline(original), data, options, progress, clock)
     with clock.step("compare"):
         feeds = data or _random_inputs(original, done.measured, options.seed, options.shapes)
         comparison = _compare(original, done.pruned, feeds, options)
@@ -147,7 +148,9 @@ class _Done:
     notes: tuple[str, ...] = ()
 
 
-def _channels(model: ir.Model, options: PruneOptions, progress: Progress, clock: Clock) -> _Done:
+def _channels(
+    model: ir.Model, data: Dataset | None, options: PruneOptions, progress: Progress, clock: Clock
+) -> _Done:
     """Structural: trace, choose, cut and prove; Dims whose cut turns out inexact are left whole."""
     with clock.step("measure"):
         measured = measure(model, options.shapes)
@@ -155,9 +158,9 @@ def _channels(model: ir.Model, options: PruneOptions, progress: Progress, clock:
         tracing = trace(model, measured)
     notes: list[str] = []
     while True:
-        with clock.step("choose"), progress.step("choosing channels"):
+        with clock.step("choose"):
             dims = candidates(tracing, options)
-            keep = _choice(tracing, dims, options)
+            keep = _choice(tracing, dims, options, data, progress)
         with clock.step("cut"):
             pruned = cut(tracing, keep)
         with clock.step("prove"), progress.step("proving that cutting equals masking"):
@@ -170,6 +173,10 @@ def _channels(model: ir.Model, options: PruneOptions, progress: Progress, clock:
         notes.append(
             f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact"
         )
+    if options.recover == "lstsq" and data is not None:
+        with clock.step("recover"):
+            refitted = refit(tracing, keep, pruned, data, progress, options.providers, options.seed)
+        notes.append(f"{len(refitted)} weights were re-fitted on {len(data)} samples")
     plan = {
         "format": PLAN_FORMAT,
         "granularity": "channel",
@@ -181,12 +188,17 @@ def _channels(model: ir.Model, options: PruneOptions, progress: Progress, clock:
     )
 
 
-def _choice(tracing: Tracing, dims: Sequence[DimInfo], options: PruneOptions) -> Keep:
+def _choice(
+    tracing: Tracing,
+    dims: Sequence[DimInfo],
+    options: PruneOptions,
+    data: Dataset | None,
+    progress: Progress,
+) -> Keep:
     if not dims:
         raise NothingToPruneError(build.nothing_to_prune(tracing, options))
-    scores = channel_scores(tracing, dims, get_criterion(options.criterion), Context(options.seed))
-    keep = choose(scores, kept_counts(dims, scores, options))
-    if not keep and options.fraction > 0:
+    keep = search(tracing, dims, options, data, progress)
+    if not keep and options.target is None and options.fraction > 0:
         raise NothingToPruneError(
             f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"
             " raise --sparsity or set --round-to 1"
@@ -194,7 +206,9 @@ def _choice(tracing: Tracing, dims: Sequence[DimInfo], options: PruneOptions) ->
     return keep
 
 
-def _weights(model: ir.Model, options: PruneOptions, progress: Progress, clock: Clock) -> _Done:
+def _weights(
+    model: ir.Model, _data: Dataset | None, options: PruneOptions, progress: Progress, clock: Clock
+) -> _Done:
     """Unstructured: choose and zero; the shapes stay."""
     with clock.step("choose"):
         plan = plan_weights(model, options, progress=progress)

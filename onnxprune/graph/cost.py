@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from onnxprune.graph.weights import constant, weights
 
-__all__ = ["macs", "macs_by_node", "nbytes", "params"]
+__all__ = ["LEARNED", "macs", "macs_by_node", "nbytes", "node_macs", "params"]
 
 Shape = tuple[int, ...]
 Shapes = Mapping[ir.Value, Shape]
@@ -31,7 +31,7 @@ _Rule = Callable[[ir.Node, "list[Shape | None]", Shape], int | None]
 
 # Types that carry learned numbers; int32 is left out since it holds biases of quantised models,
 # int64 and bool because they hold shapes, indices and masks.
-_LEARNED = {
+LEARNED = {
     dtype
     for dtype in ir.DataType
     if dtype.name.startswith(("FLOAT", "BFLOAT", "DOUBLE", "INT8", "UINT8", "INT4", "UINT4"))
@@ -40,7 +40,7 @@ _LEARNED = {
 
 def params(model: ir.Model) -> int:
     """Number of weights: elements of all constants of a floating-point or small integer type."""
-    return sum(math.prod(w.shape) for w in weights(model) if w.dtype in _LEARNED)
+    return sum(math.prod(w.shape) for w in weights(model) if w.dtype in LEARNED)
 
 
 def nbytes(model: ir.Model) -> int:
@@ -68,18 +68,21 @@ def macs_by_node(model: ir.Model, shapes: Shapes) -> dict[ir.Node, int]:
     """
     counted: dict[ir.Node, int] = {}
     for node in model.graph.all_nodes():
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        rule = _RULES.get((domain, node.op_type))
-        if rule is None:
-            continue
-        output = _shape(node.outputs[0], shapes)
-        if output is None:
-            continue
-        inputs = [None if value is None else _shape(value, shapes) for value in node.inputs]
-        count = rule(node, inputs, output)
+        count = node_macs(node, shapes)
         if count is not None:
             counted[node] = count
     return counted
+
+
+def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
+    """MACs of one node; None if it is no contraction, or its shapes are not known."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    rule = _RULES.get((domain, node.op_type))
+    output = _shape(node.outputs[0], shapes) if rule is not None else None
+    if rule is None or output is None:
+        return None
+    inputs = [None if value is None else _shape(value, shapes) for value in node.inputs]
+    return rule(node, inputs, output)
 
 
 def _shape(value: ir.Value, shapes: Shapes) -> Shape | None:

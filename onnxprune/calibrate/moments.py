@@ -1,0 +1,129 @@
+"""Second moments of what a contraction reads and of what it should give, in two halves of the samples.
+
+Sums are float64; batches only say in what order they are added. The halves (samples by parity) let a re-fit choose
+its shrinkage on samples it did not see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxprune.calibrate.contraction import Contraction
+
+__all__ = ["Moments", "Sums", "positions_seen"]
+
+ROWS_PER_COLUMN = 16
+"""Positions sampled for each column of W, over all samples; more tell nothing new."""
+FEWEST_ROWS = 8192
+"""Positions sampled at least, where there are so many."""
+
+FEW_GROUPS = 8
+
+Array = np.ndarray
+
+
+@dataclass
+class Sums:
+    """Sums over positions of x, t, x x', t x' and t t: (G, K), (G, M), (G, K, K), (G, M, K), (G, M)."""
+
+    count: int = 0
+    x: Array = field(default_factory=lambda: np.zeros(()))
+    t: Array = field(default_factory=lambda: np.zeros(()))
+    xx: Array = field(default_factory=lambda: np.zeros(()))
+    tx: Array = field(default_factory=lambda: np.zeros(()))
+    tt: Array = field(default_factory=lambda: np.zeros(()))
+
+    def add(self, x: Array, t: Array | None) -> None:
+        """Adds rows: x (G, P, K), t (G, P, M)."""
+        wide = x.astype(np.float64)
+        self.count += x.shape[1]
+        self.x = self.x + wide.sum(1)
+        self.xx = self.xx + _gram(wide)
+        if t is not None:
+            wide_t = t.astype(np.float64)
+            self.t = self.t + wide_t.sum(1)
+            self.tt = self.tt + (wide_t**2).sum(1)
+            self.tx = self.tx + wide_t.transpose(0, 2, 1) @ wide
+
+    def __add__(self, other: Sums) -> Sums:
+        pairs = (
+            (getattr(self, name), getattr(other, name)) for name in ("x", "t", "xx", "tx", "tt")
+        )
+        return Sums(self.count + other.count, *(a + b for a, b in pairs))
+
+    def covariance(self) -> Array:
+        """Of x: (G, K, K)."""
+        mean = self.x / self.count
+        found: Array = self.xx / self.count - mean[:, :, None] * mean[:, None, :]
+        return found
+
+    def cross(self) -> Array:
+        """Covariance of t with x: (G, M, K)."""
+        found: Array = (
+            self.tx / self.count
+            - (self.t / self.count)[:, :, None] * (self.x / self.count)[:, None, :]
+        )
+        return found
+
+
+def _gram(rows: Array) -> Array:
+    """The product x' x of every group; BLAS does half the work where it sees that both are one matrix."""
+    if len(rows) > FEW_GROUPS:
+        return np.asarray(np.einsum("gpk,gpl->gkl", rows, rows, optimize=True))
+    return np.stack([each.T @ each for each in rows])
+
+
+class Moments:
+    """The sums of one contraction, in two halves."""
+
+    def __init__(self) -> None:
+        self.halves = (Sums(), Sums())
+
+    def add(self, x: Array, t: Array | None, rows: slice, aligned: bool, batch: int) -> None:
+        """Adds a batch.
+
+        Args:
+            x: (G, n * P, K), samples outermost.
+            t: (G, n * P, M), or None.
+            rows: Which samples they are.
+            aligned: Whether the rows divide into those samples; else the batch goes into one half.
+            batch: Number of the batch.
+        """
+        samples = rows.stop - rows.start
+        if not aligned or x.shape[1] % samples:
+            self.halves[batch % 2].add(x, t)
+            return
+        for half, sums in enumerate(self.halves):
+            picked = [_samples(a, samples, (half - rows.start) % 2) for a in (x, t)]
+            if picked[0] is not None and picked[0].shape[1]:
+                sums.add(picked[0], picked[1])
+
+    @property
+    def total(self) -> Sums:
+        """Of all samples."""
+        first, second = self.halves
+        return (
+            first + second if second.count and first.count else (first if first.count else second)
+        )
+
+
+def _samples(array: Array | None, samples: int, first: int) -> Array | None:
+    """Every second sample."""
+    if array is None:
+        return None
+    g, rows, k = array.shape
+    split = array.reshape(g, samples, rows // samples, k)[:, first::2]
+    return split.reshape(g, -1, k)
+
+
+def positions_seen(
+    each: Contraction, columns: int, samples: int, positions: int, seed: int
+) -> Array | None:
+    """Which positions of every sample are looked at: the same for all, drawn once; None for all of them."""
+    wanted = -(-max(ROWS_PER_COLUMN * columns, FEWEST_ROWS) // samples)
+    if wanted >= positions:
+        return None
+    name = sum(map(ord, each.node.outputs[0].name or ""))
+    return np.sort(np.random.default_rng((seed, name)).choice(positions, wanted, replace=False))

@@ -1,0 +1,170 @@
+"""Walking a model once, in order, with all samples at every place: its values batch by batch, in bounded memory.
+
+A walk holds the values that are alive at one place in the graph (its checkpoint) for all samples. To see a value, the
+nodes from there to it are run, batch by batch. Then the checkpoint moves on, unless what is alive at the new place is
+more than the memory allowed; then the next nodes are run from the old place again. Since only the nodes after the
+checkpoint are ever run, weights may change behind the walker's back as long as they are ahead of it: that is what
+re-fitting layer by layer needs, at the price of about two runs of the model for each sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.errors import ModelError
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.pieces import last_uses, read_values
+from onnxprune.runtime.sessions import run, session
+
+__all__ = ["MEMORY", "Walk"]
+
+MEMORY = 384 << 20
+"""Bytes of values that a walk holds between two places."""
+BATCH = 8
+"""Samples a run."""
+
+Values = dict[ir.Value, np.ndarray]
+
+
+class Walk:
+    """A model with all samples at one place in it.
+
+    Args:
+        model: The model; of its main graph, nodes ahead of the walk may be given new weights while it goes on.
+        data: The samples.
+        sizes: Bytes of each value for all samples, by name, to keep the memory bounded.
+        providers: onnxruntime providers by name.
+        memory: Bytes that values held may take.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        data: Dataset,
+        sizes: Mapping[str, int],
+        providers: Sequence[str] = ("cpu",),
+        memory: int = MEMORY,
+    ) -> None:
+        self.model, self.providers, self.memory, self.sizes = model, providers, memory, sizes
+        self.nodes = list(model.graph)
+        self.place = {node: k for k, node in enumerate(self.nodes)}
+        self.last = last_uses(model.graph)
+        inputs = {value.name: value for value in model.graph.inputs}
+        self.rows = list(data.batch_rows(BATCH))
+        self.alive: list[Values] = [
+            {inputs[name]: array for name, array in data.feed(rows).items()} for rows in self.rows
+        ]
+        self.at = 0
+
+    def values(self, wanted: Sequence[ir.Value]) -> Iterator[list[np.ndarray]]:
+        """Values, batch by batch; the nodes that make them must not be behind the checkpoint's last use of them.
+
+        Raises:
+            ModelError: onnxruntime does not run the nodes.
+        """
+        held = [value for value in wanted if value in self.alive[0]]
+        made = [value for value in dict.fromkeys(wanted) if value not in self.alive[0]]
+        part = self._part(made) if made else None
+        for values in self.alive:
+            found = {value: values[value] for value in held}
+            if part is not None:
+                found.update(part(values))
+            yield [found[value] for value in wanted]
+
+    def advance(self, node: ir.Node) -> None:
+        """Moves the checkpoint to just before a node, if the memory allows."""
+        target = self.place[node]
+        if target <= self.at:
+            return
+        needed = self._needed(target)
+        if sum(self.sizes.get(value.name or "", 0) for value in needed) > self.memory:
+            return
+        new = [value for value in needed if value not in self.alive[0]]
+        if new:
+            part = self._part(new)
+            for values in self.alive:
+                values.update(part(values))
+        keep = set(needed)
+        for values in self.alive:
+            for value in [value for value in values if value not in keep]:
+                del values[value]
+        self.at = target
+
+    def _needed(self, target: int) -> list[ir.Value]:
+        """The values made before a place (or fed) that are read at it or after."""
+        made = [v for node in self.nodes[self.at : target] for v in node.outputs if v.name]
+        return [v for v in (*self.alive[0], *made) if self.last.get(v, -1) >= target]
+
+    def _part(self, wanted: Sequence[ir.Value]) -> _Part:
+        """The nodes between the checkpoint and some values, as a model of their own."""
+        queue, chosen = list(wanted), set[ir.Node]()
+        takes: dict[ir.Value, None] = {}
+        weights: dict[ir.Value, None] = {}
+        while queue:
+            value = queue.pop()
+            node = value.producer()
+            if value in self.alive[0]:
+                takes[value] = None
+            elif node is not None and node.graph is self.model.graph:
+                if node not in chosen:
+                    chosen.add(node)
+                    queue += read_values(node, self.model.graph)
+            elif value.const_value is not None:
+                weights[value] = None
+            else:
+                raise ModelError(f"the value {value.name!r} cannot be computed from what is held")
+        nodes = sorted(
+            chosen, key=lambda node: self.place.get(node, -1)
+        )  # -1: a constant added since
+        return _Part(self, nodes, list(takes), list(weights), list(wanted))
+
+
+class _Part:
+    """Some nodes as an onnxruntime session."""
+
+    def __init__(
+        self,
+        walk: Walk,
+        nodes: Sequence[ir.Node],
+        takes: Sequence[ir.Value],
+        weights: Sequence[ir.Value],
+        gives: Sequence[ir.Value],
+    ) -> None:
+        graph = walk.model.graph
+        view = ir.GraphView(
+            takes,
+            gives,
+            nodes=nodes,
+            initializers=weights,
+            opset_imports=graph.opset_imports,
+            name=graph.name,
+        ).clone()
+        for value, copy in zip(takes, view.inputs, strict=True):
+            array = walk.alive[0][value]
+            copy.const_value = None
+            copy.type, copy.shape = ir.TensorType(ir.DataType.from_numpy(array.dtype)), None
+        for value in view.outputs:
+            value.shape = None
+        functions = [function.clone() for function in walk.model.functions.values()]
+        model = ir.Model(view, ir_version=max(walk.model.ir_version, 4), functions=functions)
+        self.session = session(model, walk.providers)
+        self.takes, self.gives = takes, gives
+
+    def __call__(self, values: Values) -> Values:
+        feed = {value.name or "": values[value] for value in self.takes}
+        results = run(self.session, feed)
+        return dict(zip(self.gives, results, strict=True))
+
+
+def value_sizes(
+    shapes: Mapping[ir.Value, Sequence[int]], samples: int, measured: int
+) -> dict[str, int]:
+    """Bytes of every value for all samples, from the shapes of a run with `measured` of them."""
+    return {
+        value.name or "": 4 * math.prod(shape) * samples // max(measured, 1)
+        for value, shape in shapes.items()
+    }

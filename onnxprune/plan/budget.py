@@ -1,0 +1,143 @@
+"""Targets: what must be left of a model, and what each index of a Dim costs in that currency.
+
+A cost is a sum of terms (nodes, or weights), each a function of how many indices a few Dims keep; so what an index
+costs is asked of the few terms that its Dim is part of, as often as a search likes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnxprune.dims import Axis, Dim, Tracing, leaves, size
+from onnxprune.errors import OptionError
+from onnxprune.graph.cost import LEARNED, node_macs
+
+__all__ = ["KINDS", "Cost", "Target", "bytes_cost", "macs_cost", "params_cost", "parse_target"]
+
+KINDS = ("macs", "params", "bytes")
+Kept = Mapping[Dim, int]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What may be left, as a fraction of the original.
+
+    Attributes:
+        kind: `macs`, `params` or `bytes`.
+        value: The fraction, above 0 and at most 1.
+    """
+
+    kind: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.value:g}"
+
+
+def parse_target(text: str) -> Target:
+    """The target in `macs=0.5`.
+
+    Raises:
+        OptionError: It is no such text.
+    """
+    kind, equals, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not equals or kind.strip() not in KINDS or not 0 < value <= 1:
+        kinds = ", ".join(f"{each}=0.5" for each in KINDS)
+        raise OptionError(
+            f"a target is one of {kinds}, a fraction above 0 and at most 1, not {text!r}"
+        )
+    return Target(kind.strip(), value)
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One summand of a cost and the Dims that it depends on."""
+
+    dims: frozenset[Dim]
+    cost: Callable[[Kept], float]
+
+
+class Cost:
+    """A sum of terms."""
+
+    def __init__(self, terms: Sequence[Term], constant: float = 0.0) -> None:
+        self.terms, self.constant = terms, constant
+        self.of: dict[Dim, list[Term]] = {}
+        for term in terms:
+            for dim in term.dims:
+                self.of.setdefault(dim, []).append(term)
+
+    def total(self, kept: Kept) -> float:
+        """The cost when Dims keep so many indices."""
+        return self.constant + sum(term.cost(kept) for term in self.terms)
+
+    def saved(self, kept: Kept, dim: Dim, count: int) -> float:
+        """What it saves if one Dim keeps only `count`."""
+        terms = self.of.get(dim, ())
+        fewer = {**kept, dim: count}
+        return sum(term.cost(kept) - term.cost(fewer) for term in terms)
+
+
+def _dims(axes: Sequence[Axis]) -> frozenset[Dim]:
+    return frozenset(dim for axis in axes for dim in leaves(axis))
+
+
+def macs_cost(tracing: Tracing) -> Cost:
+    """Multiply-accumulates of one run."""
+    terms = []
+    for node in tracing.model.graph.all_nodes():
+        values = [*node.inputs, *node.outputs[:1]]
+        axes = [
+            *(tracing.input_axes(node, k) for k in range(len(node.inputs))),
+            tracing.axes.get(node.outputs[0]),
+        ]
+        pairs = [
+            (v, a) for v, a in zip(values, axes, strict=True) if v is not None and a is not None
+        ]
+
+        def cost(kept: Kept, node: object = node, pairs: object = pairs) -> float:
+            shapes = {v: tuple(size(axis, kept) for axis in a) for v, a in pairs}  # type: ignore[attr-defined]
+            return node_macs(node, shapes) or 0  # type: ignore[arg-type]
+
+        if cost({}):
+            terms.append(Term(_dims([axis for _, a in pairs for axis in a]), cost))
+    return Cost(terms)
+
+
+def params_cost(tracing: Tracing) -> Cost:
+    """Elements of learned tensors; one that several nodes read counts once."""
+    return _weights_cost(tracing, lambda _weight: 1.0)
+
+
+def bytes_cost(tracing: Tracing) -> Cost:
+    """Bytes of learned tensors."""
+    return _weights_cost(tracing, lambda weight: weight.dtype.bitwidth / 8)
+
+
+def _weights_cost(tracing: Tracing, unit: Callable[..., float]) -> Cost:
+    terms, seen = [], set()
+    for use in tracing.uses:
+        if use.weight.value in seen or use.weight.dtype not in LEARNED:
+            continue
+        seen.add(use.weight.value)
+
+        def cost(
+            kept: Kept, axes: Sequence[Axis] = use.axes, each: float = unit(use.weight)
+        ) -> float:
+            return each * math.prod(size(axis, kept) for axis in axes)
+
+        terms.append(Term(_dims(use.axes), cost))
+    return Cost(terms)
+
+
+COSTS: Mapping[str, Callable[[Tracing], Cost]] = {
+    "macs": macs_cost,
+    "params": params_cost,
+    "bytes": bytes_cost,
+}

@@ -1,0 +1,108 @@
+"""Which indices go: scores of a criterion, and how far they carry under a sparsity or a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onnxprune.calibrate import collect, contractions
+from onnxprune.dims import Dim, DimInfo, Keep, Tracing, leaves
+from onnxprune.errors import NothingToPruneError, OptionError
+from onnxprune.options import PruneOptions
+from onnxprune.plan.budget import COSTS, Target
+from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
+from onnxprune.plan.widths import shrink_to, shrink_to_counts
+from onnxprune.progress import Progress
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.scores import Context, get_criterion
+from onnxprune.scores.obs import Consumer, Consumers
+
+__all__ = ["search"]
+
+
+def search(
+    tracing: Tracing,
+    dims: Sequence[DimInfo],
+    options: PruneOptions,
+    data: Dataset | None,
+    progress: Progress,
+) -> Keep:
+    """What each Dim keeps.
+
+    Args:
+        tracing: The model.
+        dims: The Dims that may be cut.
+        options: The criterion, and how far to go.
+        data: Samples, for criteria that run the model.
+        progress: Where long work is shown.
+
+    Raises:
+        NothingToPruneError: The target is out of reach.
+        OptionError: The criterion needs data, and there are none.
+    """
+    if options.criterion == "obs":
+        consumers = _second_order(tracing, dims, options, data, progress)
+    else:
+        criterion = get_criterion(options.criterion)
+        scores = channel_scores(tracing, dims, criterion, Context(options.seed))
+        if options.target is None:
+            return choose(scores, kept_counts(dims, scores, options))
+        consumers = Consumers([], _shares(scores))
+    if options.target is not None:
+        _reach(tracing, dims, options, options.target, consumers, progress)
+    else:
+        with progress.step("choosing channels"):
+            losses = (
+                {info.dim: consumers.losses(info.dim) for info in dims}
+                if options.scope == "global"
+                else {}
+            )
+            shrink_to_counts(consumers, kept_counts(dims, losses, options))
+    return consumers.keep()
+
+
+def _shares(scores: Mapping[Dim, np.ndarray]) -> dict[Dim, np.ndarray]:
+    """Saliencies as shares of their Dim's energy, comparable with relative errors."""
+    squares = {dim: each**2 for dim, each in scores.items()}
+    return {dim: each / max(float(each.sum()), 1e-30) for dim, each in squares.items()}
+
+
+def _second_order(
+    tracing: Tracing,
+    dims: Sequence[DimInfo],
+    options: PruneOptions,
+    data: Dataset | None,
+    progress: Progress,
+) -> Consumers:
+    if data is None:
+        raise OptionError("the criterion obs runs the model on samples: give some with --data")
+    chosen = {info.dim for info in dims}
+    wanted = [
+        each
+        for each in contractions(tracing)
+        if any(dim in chosen for dim in leaves(each.input_axis))
+    ]
+    seen = collect(tracing, wanted, data, progress, options.providers, options.seed)
+    magnitudes = channel_scores(tracing, dims, get_criterion("magnitude"), Context(options.seed))
+    return Consumers([Consumer(each, 1.0, chosen) for each in seen], _shares(magnitudes))
+
+
+def _reach(
+    tracing: Tracing,
+    dims: Sequence[DimInfo],
+    options: PruneOptions,
+    target: Target,
+    consumers: Consumers,
+    progress: Progress,
+) -> None:
+    steps = {info.dim: step_of(info, options) for info in dims}
+    least = {info.dim: options.min_channels for info in dims}
+    cost = COSTS[target.kind](tracing)
+    with progress.step("choosing channels", total=sum(info.size for info in dims)) as advance:
+        left = shrink_to(consumers, cost, target.value, steps, least, advance)
+    if left > target.value:
+        raise NothingToPruneError(
+            f"the target {target} is out of reach: with everything cut that may be, {left:.3f} of the {target.kind} are"
+            " left; see `onnxprune inspect` for what is frozen and why"
+        )

@@ -1,0 +1,118 @@
+"""How wide each Dim stays: the indices that cost least go first, whatever Dim they are of.
+
+At every step each Dim proposes its next few indices, the ones whose removal loses least; the Dim goes that loses least
+per unit of the budget, and all that its going changes (the losses of Dims that share a consumer, the savings of those
+that share a node) is worked out anew.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count as counter
+
+import numpy as np
+
+from onnxprune.dims import Dim
+from onnxprune.plan.budget import Cost
+from onnxprune.scores.obs import Consumers
+
+__all__ = ["shrink_to", "shrink_to_counts"]
+
+PORTION = 48
+"""Without rounding a Dim proposes one in so many of its indices at a time."""
+
+
+def shrink_to(
+    consumers: Consumers,
+    cost: Cost,
+    target: float,
+    steps: Mapping[Dim, int],
+    least: Mapping[Dim, int],
+    advance: Callable[[int], None] = lambda _n: None,
+) -> float:
+    """Removes indices until the cost is at most `target` times what it was.
+
+    Args:
+        consumers: What every index costs in accuracy; changed in place.
+        cost: What it costs in the budget's currency.
+        target: The fraction that may be left.
+        steps: A Dim keeps a multiple of so many indices.
+        least: The fewest indices that a Dim may keep.
+        advance: Told how many indices went.
+
+    Returns:
+        The fraction of the cost that is left; more than `target` where nothing more could go.
+    """
+    whole = cost.total({})
+    goal, now = target * whole, whole
+    kept = {dim: dim.size for dim in steps}
+    version = dict.fromkeys(steps, 0)
+    queue: list[tuple[float, int, Dim, int, np.ndarray]] = []
+    numbers = counter()
+
+    def propose(dim: Dim) -> None:
+        version[dim] += 1
+        count = _next_count(kept[dim], steps[dim], least[dim])
+        if count is None:
+            return
+        losses = consumers.losses(dim)
+        chosen = np.argsort(losses, kind="stable")[: kept[dim] - count]
+        saved = cost.saved(kept, dim, count)
+        if saved > 0:
+            price = float(losses[chosen].sum()) / saved
+            heapq.heappush(
+                queue, (price, next(numbers), dim, version[dim], consumers.left[dim][chosen])
+            )
+
+    order = {dim: k for k, dim in enumerate(steps)}
+    for dim in steps:
+        propose(dim)
+    while now > goal and queue:
+        _, _, dim, made, indices = heapq.heappop(queue)
+        if made != version[dim]:
+            continue
+        if steps[dim] == 1:
+            indices = _enough(cost, kept, dim, indices, now - goal)
+        count = kept[dim] - len(indices)
+        now -= cost.saved(kept, dim, count)
+        kept[dim] = count
+        consumers.remove(dim, indices)
+        advance(len(indices))
+        for other in sorted(consumers.neighbours(dim), key=order.__getitem__):
+            propose(other)
+    return cost.total(kept) / whole
+
+
+def shrink_to_counts(consumers: Consumers, counts: Mapping[Dim, int]) -> None:
+    """Removes indices until every Dim keeps as many as it should, all Dims at the same pace."""
+    while True:
+        behind = {
+            dim: (len(consumers.left[dim]) - count) / (dim.size - count)
+            for dim, count in counts.items()
+            if len(consumers.left[dim]) > count
+        }
+        if not behind:
+            return
+        dim = max(behind, key=behind.__getitem__)
+        left = len(consumers.left[dim])
+        portion = min(left - counts[dim], max(1, left // PORTION))
+        chosen = np.argsort(consumers.losses(dim), kind="stable")[:portion]
+        consumers.remove(dim, consumers.left[dim][chosen])
+
+
+def _next_count(kept: int, step: int, least: int) -> int | None:
+    """The next smaller number of indices that a Dim may keep."""
+    count = kept - max(1, kept // PORTION) if step == 1 else (kept - 1) // step * step
+    return count if count >= max(least, 1) else None
+
+
+def _enough(
+    cost: Cost, kept: Mapping[Dim, int], dim: Dim, indices: np.ndarray, wanted: float
+) -> np.ndarray:
+    """As many of the indices as are needed, cheapest first."""
+    few: Sequence[int] = range(1, len(indices))
+    for n in few:
+        if cost.saved(kept, dim, kept[dim] - n) >= wanted:
+            return indices[:n]
+    return indices
