@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, Keep, Tracing, cut
@@ -12,7 +13,7 @@ from onnxprune.errors import ModelError, ValidationError
 from onnxprune.runtime.inputs import random_feed
 from onnxprune.runtime.sessions import run, session
 from onnxprune.validate.equality import Equality, compare_runs, masked
-from onnxprune.validate.rank_one import is_big, rank_one
+from onnxprune.validate.rank_one import is_big, positive, rank_one
 
 __all__ = ["inexact_dims", "prove"]
 
@@ -32,21 +33,21 @@ def prove(tracing: Tracing, keep: Keep, pruned: ir.Model, seed: int = 0) -> Equa
     Raises:
         ModelError: onnxruntime does not load the original either.
     """
+    shapes, runs, floor = tracing.measured.inputs, RUNS, 1e-6
     big = is_big(tracing)
     if big:
         tracing, keep = rank_one(tracing, keep)
-        pruned = cut(tracing, keep)
+        pruned, runs, floor = cut(tracing, keep), 1, float(np.finfo(np.float32).tiny)
+    feeds = [random_feed(tracing.model, shapes, seed + k) for k in range(runs)]
+    if big:
+        feeds = [positive(feed) for feed in feeds]
     exact = {dim: mask for dim, mask in keep.items() if dim.inexact is None}
     reference = session(masked(tracing, exact), optimize=not big)
     try:
         if len(exact) < len(keep):
-            run(
-                session(pruned, optimize=not big),
-                random_feed(tracing.model, tracing.measured.inputs, seed),
-            )
+            run(session(pruned, optimize=not big), feeds[0])
             pruned = cut(tracing, exact)
-        mine = session(pruned, optimize=not big)
-        return compare_runs(reference, mine, tracing, runs=1 if big else RUNS, seed=seed)
+        return compare_runs(reference, session(pruned, optimize=not big), feeds, floor)
     except ModelError as error:
         return Equality(math.inf, str(error), 0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -19,7 +20,7 @@ from onnxprune.errors import ValidationError
 from onnxprune.graph import Weight
 from onnxprune.runtime.measure import Measured, insert_before_use
 
-__all__ = ["BIG_MODEL", "is_big", "rank_one"]
+__all__ = ["BIG_MODEL", "is_big", "positive", "rank_one"]
 
 BIG_MODEL = 1 << 30
 """Models with more bytes of weights than this are proven, and not compared, with weights of rank one."""
@@ -29,6 +30,13 @@ BIG_WEIGHT = 1 << 20
 def is_big(tracing: Tracing) -> bool:
     """Whether the weights are too large to run the model as it is."""
     return sum(weight.nbytes for weight in tracing.constants.values()) > BIG_MODEL
+
+
+def positive(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inputs without negative numbers: through positive weights they reach the outputs, whatever the activations."""
+    return {
+        name: np.abs(array) if array.dtype.kind == "f" else array for name, array in feed.items()
+    }
 
 
 def rank_one(tracing: Tracing, keep: Keep) -> tuple[Tracing, Keep]:
@@ -52,7 +60,7 @@ def rank_one(tracing: Tracing, keep: Keep) -> tuple[Tracing, Keep]:
 
 
 def _factor(weight: Weight, made: Measured, kept: int) -> None:
-    """Exchanges a weight for the nodes that multiply its factors, such that `kept` elements pass a signal on as it is."""
+    """Exchanges a weight for the nodes that multiply its factors, such that `kept` elements pass signals on."""
     graph, value, shape = weight.graph, weight.value, weight.shape
     rng = np.random.default_rng(zlib.crc32(weight.name.encode()))
     dtype, scale = weight.dtype, kept ** (-0.5 / len(shape))
