@@ -94,8 +94,7 @@ class Criterion:
         """
         wide = np.float64 if values.dtype == np.float64 else np.float32
         result = self.element(name, values.astype(wide, copy=False), context or Context())
-        flat = result.reshape(-1)
-        if np.isnan(flat @ flat):  # saliencies are not negative, so nothing cancels
+        if result.size and np.isnan(result.min()):
             raise OnnxPruneError(
                 f"the tensor {name!r} has NaN values: repair or --exclude it, nothing can rank them"
             )
@@ -111,7 +110,7 @@ class Criterion:
         """For each axis of a tensor, the energy of each of its indices, summed over all other axes.
 
         Where the saliency of an element depends on nothing else, slabs of at most 16 MiB are scored one after the
-        other, so that a large tensor needs no copy. A slab is summed by BLAS in its own precision, slabs in float64.
+        other, so that a large tensor needs no copy. A slab is summed in its own precision, slabs in float64.
 
         Returns:
             An array of shape (n,), float64, for each axis.
@@ -142,9 +141,8 @@ def _sum_along(array: Array, axis: int) -> Array:
     outer, n = math.prod(array.shape[:axis]), array.shape[axis]
     inner = math.prod(array.shape[axis + 1 :])
     if inner > 1:
-        array = array.reshape(-1, inner) @ np.ones(inner, array.dtype)
-    slabs = array.reshape(outer, n)
-    return slabs[0] if outer == 1 else np.ones(outer, array.dtype) @ slabs
+        array = array.reshape(-1, inner).sum(axis=1)
+    return array.reshape(outer, n).sum(axis=0)
 
 
 _SLAB = 1 << 24
