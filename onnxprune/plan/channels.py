@@ -8,6 +8,7 @@ their width are axes of their own wherever attention has them apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
@@ -25,6 +26,7 @@ from onnxprune.dims import (
     size,
 )
 from onnxprune.dims.axis import children
+from onnxprune.graph import Weight
 from onnxprune.graph.cost import macs
 from onnxprune.options import PruneOptions
 from onnxprune.plan.weights import is_excluded
@@ -33,6 +35,7 @@ from onnxprune.scores import Context, Criterion
 
 __all__ = ["candidates", "channel_scores", "choose", "kept_counts", "macs_left", "step_of"]
 
+SCORING_THREADS = 2
 LARGEST_TRIED = 12
 """Groups of Dims that exclude each other are searched from at most this many starts."""
 
@@ -191,12 +194,11 @@ def channel_scores(
     Returns:
         A float64 array of shape (dim.size,) for each Dim.
     """
-    wanted = {info.dim: info for info in dims}
+    wanted = {info.dim for info in dims}
     matrices = {info.dim: any(len(use.axes) > 1 for use, _ in info.slices) for info in dims}
     total = {info.dim: np.zeros(info.size) for info in dims}
+    jobs: dict[Weight, list[tuple[int, Axis, Dim]]] = {}
     for weight, uses in by_weight(tracing).items():
-        if not _learned(weight.dtype.name):
-            continue
         parts = [
             (k, axis, dim)
             for use in uses
@@ -204,11 +206,17 @@ def channel_scores(
             for dim in dict.fromkeys(leaves(axis))
             if dim in wanted and (len(use.axes) > 1 or not matrices[dim])
         ]
-        if parts:
-            axes = {k for k, _, _ in parts}
-            energies = criterion.energies(weight.name, weight.array(), axes, context)
+        if parts and _learned(weight.dtype.name):
+            jobs[weight] = parts
+
+    def energies(weight: Weight) -> dict[int, np.ndarray]:
+        axes = {k for k, _, _ in jobs[weight]}
+        return criterion.energies(weight.name, weight.array(), axes, context)
+
+    with ThreadPoolExecutor(SCORING_THREADS) as pool:  # numpy lets go of the lock while it adds up
+        for parts, energy in zip(jobs.values(), pool.map(energies, jobs), strict=True):
             for k, axis, dim in parts:
-                total[dim] += _pooled(energies[k], axis, dim)
+                total[dim] += _pooled(energy[k], axis, dim)
     return {dim: criterion.norm(energy) for dim, energy in total.items()}
 
 
