@@ -45,8 +45,9 @@ def scan(
         graph.inputs.append(value)
         inputs.append(Tensor(value, inner))
     new, results = step(inner, inputs[: len(states)], inputs[len(states) :])
-    for tensor in (*new, *results):
-        graph.outputs.append(inner.Identity(tensor).value)
+    for tensor in (*new, *results):  # every output needs a value of its own
+        own = tensor.value not in graph.outputs and tensor.value.producer() is not None
+        graph.outputs.append(tensor.value if own else inner.Identity(tensor).value)
     direction = int(reverse)
     outputs = op.call(
         "Scan",

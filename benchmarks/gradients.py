@@ -1,0 +1,249 @@
+"""Loss and all weight gradients: onnxruntime with onnxprune's gradient graph against PyTorch's autograd.
+
+Same weights, same batch, same number of threads, in one process; every model runs in inference mode (running
+statistics, no dropout). Times are the
+shortest of several runs taken in turns; memory is what a process of its own grows by, at its peak, from before it loads the
+model. Needs torch and torchvision, which the program itself does not.
+
+    python benchmarks/gradients.py [--batch 8] [--threads 2] [--repeat 5] [--provider cpu] [MODEL ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MODELS = ("resnet18", "mobilenet_v2", "vit_b_16", "lstm")
+CLASSES = {"lstm": 10}
+
+
+def build(name: str) -> Any:
+    """A model in inference mode, with seeded random weights."""
+    import torch
+
+    torchvision = _torchvision()
+    torch.manual_seed(0)
+    if name != "lstm":
+        model = torchvision.models.get_model(name, weights=None).eval()
+        for part in model.modules():  # equal tensors would be exported as one
+            if isinstance(part, torch.nn.BatchNorm2d):
+                for tensor in (part.weight.data, part.running_var):
+                    tensor.uniform_(0.5, 1.5)
+                for tensor in (part.bias.data, part.running_mean):
+                    tensor.normal_(std=0.1)
+        return model
+
+    class Lstm(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = torch.nn.LSTM(128, 256, num_layers=2)
+            self.head = torch.nn.Linear(256, 10)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.lstm(x.transpose(0, 1))[0][-1])
+
+    return Lstm().eval()
+
+
+_stubs: list[Any] = []  # keeps the definitions alive
+
+
+def _torchvision() -> Any:
+    """The package, also where it came without its compiled ops; none of these models uses one."""
+    import torch
+
+    try:
+        import torchvision
+    except RuntimeError:
+        _stubs.append(torch.library.Library("torchvision", "DEF"))
+        for name in ("nms", "qnms"):
+            _stubs[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+    return torchvision
+
+
+def batch_of(name: str, batch: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Inputs and labels."""
+    random = np.random.default_rng(0)
+    shape = (batch, 64, 128) if name == "lstm" else (batch, 3, 224, 224)
+    return random.normal(size=shape).astype(np.float32), random.integers(
+        0, CLASSES.get(name, 1000), batch
+    )
+
+
+def export(name: str, batch: int, path: Path) -> list[str]:
+    """Write the model and return its parameters' names."""
+    import torch
+
+    model = build(name)
+    x, _ = batch_of(name, batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (torch.from_numpy(x),),
+            str(path),
+            input_names=["x"],
+            output_names=["logits"],
+            opset_version=17,
+            dynamo=False,
+            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+        )
+    return [parameter for parameter, _ in model.named_parameters()]
+
+
+def torch_side(name: str, batch: int, threads: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Forward, and loss with gradients, in PyTorch."""
+    import torch
+
+    torch.set_num_threads(threads)
+    model = build(name)
+    x, labels = (torch.from_numpy(array) for array in batch_of(name, batch))
+    parameters = list(model.parameters())
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return model(x).numpy()
+
+    def backward() -> Any:
+        loss = torch.nn.functional.cross_entropy(model(x), labels)
+        gradients = torch.autograd.grad(loss, parameters)
+        return [loss.item(), *(gradient.numpy() for gradient in gradients)]
+
+    return forward, backward
+
+
+def onnx_side(
+    path: Path, names: list[str], name: str, batch: int, threads: int, provider: str
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """The same in onnxruntime."""
+    from onnxprune.autodiff import CrossEntropy, gradient
+    from onnxprune.graph import load
+    from onnxprune.runtime.sessions import session
+
+    model = load(path)
+    x, labels = batch_of(name, batch)
+    backward_model = gradient(model, CrossEntropy("logits"), names, feeds={"x": x[:batch]})
+    forward = session(model, (provider,), threads=threads)
+    backward = session(backward_model, (provider,), threads=threads)
+    return (
+        lambda: forward.run(None, {"x": x})[0],
+        lambda: backward.run(None, {"x": x, "labels": labels}),
+    )
+
+
+def fastest_ms(runs: Sequence[Callable[[], Any]], repeat: int) -> list[float]:
+    """Shortest time of each, taken in turns, after one run to warm up."""
+    best = [float("inf")] * len(runs)
+    for turn in range(repeat + 1):
+        for index, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            if turn:
+                best[index] = min(best[index], time.perf_counter() - start)
+    return [seconds * 1e3 for seconds in best]
+
+
+def peak_mb(
+    side: str, path: Path, names: list[str], options: argparse.Namespace, name: str
+) -> float:
+    """Peak growth of a fresh process that runs one side twice."""
+    task = json.dumps([side, str(path), names, name, options.batch, options.threads])
+    command = [sys.executable, __file__, "--provider", options.provider, "--memory", task]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _memory(task: str, provider: str) -> None:
+    side, path, names, name, batch, threads = json.loads(task)
+    if side == "torch":
+        _torchvision()
+    else:
+        import onnxprune.autodiff
+        import onnxprune.runtime.sessions  # noqa: F401
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if side == "torch":
+        _, run = torch_side(name, batch, threads)
+    else:
+        from onnxprune.graph import load
+        from onnxprune.runtime.sessions import session
+
+        gradients = session(load(path), (provider,), threads=threads)
+        x, labels = batch_of(name, batch)
+
+        def run() -> Any:
+            return gradients.run(None, {"x": x, "labels": labels})
+
+    run()
+    run()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    """Print one row a model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory columns out")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        _memory(options.memory, options.provider)
+        return
+    print(
+        "| model | agree | torch ms | onnx ms | ratio | to forward | torch MB | onnx MB | ratio |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    ratios = []
+    for name in options.models:
+        with tempfile.TemporaryDirectory() as folder:
+            ratios.append(_row(name, Path(folder), options))
+    print(f"median time ratio {np.median(ratios):.2f}")
+
+
+def _row(name: str, folder: Path, options: argparse.Namespace) -> float:
+    from onnxprune.autodiff import CrossEntropy, gradient
+    from onnxprune.graph import load, save
+
+    path = folder / "model.onnx"
+    names = export(name, options.batch, path)
+    _, theirs = torch_side(name, options.batch, options.threads)
+    forward, ours = onnx_side(path, names, name, options.batch, options.threads, options.provider)
+    expected, found = theirs(), ours()
+    error = max(
+        float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12))
+        for a, b in zip(expected, found, strict=True)
+    )
+    torch_ms, onnx_ms, forward_ms = fastest_ms((theirs, ours, forward), options.repeat)
+    memory = ["", "", ""]
+    if not options.no_memory:
+        x, _ = batch_of(name, options.batch)
+        backward = folder / "backward.onnx"
+        save(gradient(load(path), CrossEntropy("logits"), names, feeds={"x": x}), backward)
+        mb = [
+            peak_mb(side, at, names, options, name)
+            for side, at in (("torch", path), ("onnx", backward))
+        ]
+        memory = [f"{mb[0]:.0f}", f"{mb[1]:.0f}", f"{mb[1] / mb[0]:.2f}"]
+    cells = [name, f"{error:.1e}", f"{torch_ms:.0f}", f"{onnx_ms:.0f}"]
+    cells += [f"{onnx_ms / torch_ms:.2f}", f"{onnx_ms / forward_ms:.2f}", *memory]
+    print("| " + " | ".join(cells) + " |", flush=True)
+    return onnx_ms / torch_ms
+
+
+if __name__ == "__main__":
+    main()
