@@ -168,6 +168,7 @@ class Context:
     def pin(self) -> None:
         """The node is a Shape: its answer stays the original one (of a weight: whichever of its uses are cut)."""
         value = self.node.inputs[0]
+        self.seen.add(0)
         self.carry(PinnedShape(self.node, () if value in self.tracer.weights else self.x(0)))
 
     def carry(self, carrier: Carrier) -> None:

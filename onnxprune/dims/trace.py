@@ -169,10 +169,13 @@ class Tracer:
                 self._freeze_parameters(node, context)
 
     def _freeze_parameters(self, node: ir.Node, context: Context) -> None:
-        """What a rule did not look at is read as numbers (sizes, bounds, scales): its own axes stay."""
+        """What a rule did not look at is read as numbers (sizes, bounds, scales): its own axes stay, at this use."""
         for i, value in enumerate(node.inputs):
-            if value is not None and i not in context.seen and value not in self.weights:
-                self.freeze_value(value, f"{node.op_type} reads it as a parameter")
+            if value is None or i in context.seen:
+                continue
+            if value not in self.weights or len(value.uses()) > 1:
+                for axis in self.input_axes(node, i) or ():
+                    freeze(axis, f"{node.op_type} reads it as a parameter")
 
     def freeze_interface(self, graph: ir.Graph) -> None:
         """Inputs and outputs of the model are its interface: their axes stay."""

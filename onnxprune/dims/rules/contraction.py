@@ -9,6 +9,7 @@ from onnxprune.dims.registry import CONTRIB, axes, specs
 specs(
     {
         "Conv": "n (g i) _*, (g o) i _*, (g o) -> n (g o) _*; g=group/1; group=g",
+        "CausalConvWithState": "n c _, c _ _, c, n c _ -> n c _, n c _",
         "ConvTranspose": "n (g i) _*, (g i) o _*, (g o) -> n (g o) _*; g=group/1; group=g",
         "DeformConv": "n (g i) _*, (g o) i _*, n _ _*, (g o), n _ _* -> n (g o) _*; g=group/1; group=g",
     }

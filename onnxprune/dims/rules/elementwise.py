@@ -12,7 +12,7 @@ UNARY = (
 )
 BROADCAST = (
     "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
-    "Mod Mul Or PRelu Pow Sub Sum Where Xor"
+    "Mod Mul Or PRelu Pow Sub Sum SwiGLU Where Xor"
 )
 
 

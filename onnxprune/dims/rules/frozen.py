@@ -21,6 +21,7 @@ REASONS = {
     "SplitToSequence StringConcat StringNormalizer StringSplit TfIdfVectorizer",
     "it is a loss": "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
     "it changes the meaning of bytes": "BitCast",
+    "its state is a product of keys and values": "LinearAttention",
     "its state makes cutting a question of training": "Adagrad Adam Gradient Momentum",
 }
 

@@ -57,7 +57,7 @@ def qgemm(node: Context) -> None:
 
 @axes("MatMulNBits", domain=CONTRIB)
 def matmul_nbits(node: Context) -> None:
-    """Weights `n blocks bytes`; scales and packed zero points `n (blocks)` or `(n blocks)`; K is in blocks and stays."""
+    """Weights `n blocks bytes`, scales and packed zero points `n blocks` or `(n blocks)`; blocks, and so K, stay."""
     x, w, out = node.x(0), node.x(1), node.out()
     node.unify(w[0], out[-1])
     for axis in (x[-1], *w[1:]):

@@ -86,7 +86,9 @@ def test_a_state_and_an_output_of_scan() -> None:
         """(float[T,N,6] x) => (float[T,N,5] y, float[N,5] z) {
             a = MatMul(x, w1)
             s0 = ReduceSum<keepdims=0>(a, first)
-            last, all = Scan<num_scan_inputs=1, body = step (float[N,8] h, float[N,8] u) => (float[N,8] g, float[N,8] o) {
+            last, all = Scan<
+                num_scan_inputs=1,
+                body = step (float[N,8] h, float[N,8] u) => (float[N,8] g, float[N,8] o) {
                     m = MatMul(h, w2)
                     n = Add(m, u)
                     g = Tanh(n)
