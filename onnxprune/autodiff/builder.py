@@ -182,17 +182,19 @@ class Ops:
             array = array.astype(dtype.numpy())
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
-            name = f"{self.prefix}const_{len(self._constants)}"
-            tensor = ir.tensor(array, name=name)
-            value = ir.Value(
-                name=name,
-                type=ir.TensorType(tensor.dtype),
-                shape=ir.Shape(array.shape),
-                const_value=tensor,
-            )
-            self.graph.register_initializer(value)
-            self._constants[key] = Tensor(value, self)
+            self._constants[key] = self.initializer("const", ir.tensor(array))
         return self._constants[key]
+
+    def initializer(self, stem: str, tensor: ir.TensorProtocol) -> Tensor:
+        """A new initializer."""
+        value = ir.Value(
+            name=self.unique_name(stem),
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.numpy().shape),
+            const_value=tensor,
+        )
+        self.graph.register_initializer(value)
+        return Tensor(value, self)
 
     def shape_of(self, x: Tensor) -> Tensor:
         """The sizes of `x`, 1-D int64: a constant where they are static, else taken at run time."""

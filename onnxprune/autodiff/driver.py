@@ -135,8 +135,15 @@ def _dependents(nodes: Sequence[ir.Node], targets: Sequence[ir.Value]) -> set[ir
         if registry.is_constant_op(node):
             continue
         if any(value in found for value in (*node.inputs, *captured_values(node))):
-            found.update(value for value in node.outputs if _is_float(value))
+            found.update(value for value in node.outputs if _carries(node, value, found))
     return found
+
+
+def _carries(node: ir.Node, output: ir.Value, found: set[ir.Value]) -> bool:
+    """Whether an output has a gradient: floating-point numbers do, and quantised ones."""
+    if _is_float(output) or node.op_type == "QuantizeLinear":
+        return True
+    return any(value in found and value.dtype == output.dtype for value in node.inputs if value)
 
 
 def _no_rule(

@@ -44,6 +44,8 @@ def expand(model: ir.Model) -> bool:
             node.domain, node.op_type, node.version = "onnxprune", name, None
             _keep(node, function)
             node.resize_outputs(len(function.outputs))
+            for index, output in enumerate(node.outputs):
+                output.name = output.name or f"{name}.unused_{index}"
     for function in functions:
         model.functions[function.identifier()] = function
     if functions:

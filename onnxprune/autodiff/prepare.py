@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxprune.autodiff.expand import expand
 from onnxprune.autodiff.opset import raise_opset
 from onnxprune.autodiff.shapes import annotate
+from onnxprune.autodiff.unroll import unroll
 from onnxprune.graph import clone, inline
 
 __all__ = ["prepare"]
@@ -46,8 +47,9 @@ def prepare(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None = 
     feeds = annotate(prepared, feeds)
     if raise_opset(prepared):
         annotate(prepared, feeds)
-    for _ in range(_MOST_EXPANSIONS):
-        if not expand(prepared):
+    for turn in range(_MOST_EXPANSIONS):
+        expanded = expand(prepared)
+        if not unroll(prepared, f"unrolled{turn}/") and not expanded:
             break
         annotate(prepared, feeds)
     return prepared

@@ -43,8 +43,7 @@ def annotate(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None =
     """
     made, names = _session(model)
     if feeds is None:
-        shapes = next(_inputs.running_shapes(model, made=made))
-        feeds = _inputs.random_feed(model, shapes, 0)
+        feeds = _inputs.random_inputs(model)
     results = _run(made, names, feeds)
     inputs = [value for value in model.graph.inputs if value.name in feeds]
     other = _second_run(made, names, inputs, feeds)

@@ -2,6 +2,7 @@
 
 from onnxprune.autodiff.rules import (
     contraction,
+    contrib,
     convolution,
     elementwise,
     indexing,
@@ -9,12 +10,14 @@ from onnxprune.autodiff.rules import (
     normalisation,
     pooling,
     recurrent,
+    quantised,
     reduction,
     resize,
 )
 
 __all__ = [
     "contraction",
+    "contrib",
     "convolution",
     "elementwise",
     "indexing",
@@ -22,6 +25,7 @@ __all__ = [
     "normalisation",
     "pooling",
     "recurrent",
+    "quantised",
     "reduction",
     "resize",
 ]

@@ -43,6 +43,14 @@ def _through(
     return inner * inverse
 
 
+def layer_norm_gradient(
+    op: Ops, g: Tensor, x: Tensor, axes: Sequence[int], epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """The gradient dx of the text above, and x^."""
+    normal, inverse = _statistics(op, x, axes, epsilon)
+    return _through(op, g, normal, inverse, axes), normal
+
+
 def _column(op: Ops, x: Tensor, rank: int) -> Tensor:
     """Per-channel numbers, to be broadcast along axis 1 of a tensor of the given rank."""
     return x if rank == 2 else op.reshape(x, [-1] + [1] * (rank - 2))

@@ -53,6 +53,7 @@ def _matrix(call: Call, place: int, axis: int, count: int) -> Tensor:
     eye = _eye(op, x, axis, size)
     roi, scales, sizes = call.input(1), call.input(2), call.input(3)
     if call.str("coordinate_transformation_mode") == "tf_crop_and_resize":
+        assert roi is not None
         start = op.Slice(roi, [place], [place + 1], [0])
         stop = op.Slice(roi, [count + place], [count + place + 1], [0])
         ends = [op.constant(np.full(3, fill), roi.dtype) for fill in (0.0, 1.0)]

@@ -1,0 +1,193 @@
+"""Control flow whose course is known, written out.
+
+1. An If whose condition is the same whatever the inputs becomes the branch that is taken.
+2. A Scan over sequences of known length, and a Loop of a known number of trips that no condition ends
+   early, become as many copies of their body.
+
+What remains (conditions and lengths that only the data decides) has no gradient rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.autodiff.builder import Ops, Tensor
+from onnxprune.autodiff.control import subgraphs
+
+__all__ = ["unroll"]
+
+_MOST_STEPS = 512
+
+
+def unroll(model: ir.Model, prefix: str) -> bool:
+    """Write out, in place, the control flow of the main graph whose course is known.
+
+    Args:
+        model: Its values have types, shapes, and where they are settled, constants.
+        prefix: Start of the names of new values, which no other name starts with.
+
+    Returns:
+        Whether there was any.
+    """
+    graph = model.graph
+    if not any(_known(node) for node in graph):
+        return False
+    op = Ops(graph, prefix)
+    nodes = list(graph)
+    for node in nodes:
+        graph.remove(node)
+    for node in nodes:
+        if not _known(node):
+            graph.append(node)
+            continue
+        results = {"If": _if, "Scan": _scan, "Loop": _loop}[node.op_type](op, node)
+        for old, new in zip(node.outputs, results, strict=True):
+            passed = op.Identity(new).value  # the result may be a name from outside
+            passed.name, old.name = old.name, None
+            ir.convenience.replace_all_uses_with(old, passed, replace_graph_outputs=True)
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
+        for body in subgraphs(node):
+            for inner in body:
+                for index in range(len(inner.inputs)):
+                    inner.replace_input_with(index, None)
+    return True
+
+
+def _known(node: ir.Node) -> bool:
+    if node.op_type == "If":
+        return _constant(node.inputs[0]) is not None
+    if node.op_type == "Scan":
+        return 0 < _length(node) <= _MOST_STEPS
+    return node.op_type == "Loop" and 0 < _trips(node) <= _MOST_STEPS
+
+
+def _constant(value: ir.Value | None) -> np.ndarray | None:
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def _copy(op: Ops, body: ir.Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Append a body's nodes, reading `inputs`; its outputs."""
+    values: dict[ir.Value, ir.Value] = {
+        formal: actual.value for formal, actual in zip(body.inputs, inputs, strict=True)
+    }
+    for name, value in body.initializers.items():
+        assert value.const_value is not None
+        values[value] = op.initializer(name, value.const_value).value
+    for node in body:
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            [None if v is None else values.get(v, v) for v in node.inputs],
+            list(node.attributes.values()),
+            num_outputs=len(node.outputs),
+            name=op.unique_name(node.op_type),
+        )
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.name = op.unique_name(node.op_type) if old.name else ""
+            new.type = old.type
+            values[old] = new
+        op.graph.append(copy)
+    return [Tensor(values.get(value, value), op) for value in body.outputs]
+
+
+def _input(op: Ops, node: ir.Node, index: int) -> Tensor:
+    value = node.inputs[index]
+    assert value is not None
+    return Tensor(value, op)
+
+
+def _if(op: Ops, node: ir.Node) -> list[Tensor]:
+    condition = _constant(node.inputs[0])
+    assert condition is not None
+    name = "then_branch" if condition.ravel()[0] else "else_branch"
+    return _copy(op, node.attributes[name].as_graph(), [])
+
+
+def _length(node: ir.Node) -> int:
+    """Steps of a Scan, 0 if unknown."""
+    count = node.attributes["num_scan_inputs"].as_int()
+    axes = node.attributes.get("scan_input_axes")
+    sequence = node.inputs[len(node.inputs) - count]
+    axis = 0 if axes is None else axes.as_ints()[0]
+    if sequence is None or sequence.shape is None:
+        return 0
+    size = sequence.shape[axis]
+    return size if isinstance(size, int) else 0
+
+
+def _scan(op: Ops, node: ir.Node) -> list[Tensor]:
+    body = node.attributes["body"].as_graph()
+    count = node.attributes["num_scan_inputs"].as_int()
+    held = len(node.inputs) - count
+    states = [_input(op, node, i) for i in range(held)]
+    sequences = [_input(op, node, held + i) for i in range(count)]
+    results = len(node.outputs) - held
+
+    def ints(name: str, size: int) -> list[int]:
+        attribute = node.attributes.get(name)
+        return [0] * size if attribute is None else list(attribute.as_ints())
+
+    steps = _length(node)
+    stacks: list[list[Tensor]] = [[] for _ in range(results)]
+    for t in range(steps):
+        slices = [
+            op.Gather(x, op.constant(np.array(steps - 1 - t if back else t)), axis=axis)
+            for x, axis, back in zip(
+                sequences,
+                ints("scan_input_axes", count),
+                ints("scan_input_directions", count),
+                strict=True,
+            )
+        ]
+        made = _copy(op, body, [*states, *slices])
+        states = made[:held]
+        for stack, result in zip(stacks, made[held:], strict=True):
+            stack.append(result)
+    return states + [
+        op.Concat(*(op.Unsqueeze(x, [axis]) for x in (reversed(s) if back else s)), axis=axis)
+        for s, axis, back in zip(
+            stacks,
+            ints("scan_output_axes", results),
+            ints("scan_output_directions", results),
+            strict=True,
+        )
+    ]
+
+
+def _trips(node: ir.Node) -> int:
+    """Trips of a Loop that only its count ends, 0 if unknown."""
+    count, body = _constant(node.inputs[0]), node.attributes["body"].as_graph()
+    start = node.inputs[1]
+    if count is None or (start is not None and _constant(start) is None):
+        return 0
+    if start is not None and not _constant(start).ravel()[0]:  # type: ignore[union-attr]
+        return 0
+    going_on: ir.Value | None = body.outputs[0]
+    while going_on is not None:  # the condition is passed on, or always true
+        if going_on is body.inputs[1]:
+            return int(count.ravel()[0])
+        value = _constant(going_on)
+        if value is not None:
+            return int(count.ravel()[0]) if value.ravel()[0] else 0
+        producer = going_on.producer()
+        passed = producer is not None and producer.op_type in {"Identity", "Cast"}
+        going_on = producer.inputs[0] if passed and producer is not None else None
+    return 0
+
+
+def _loop(op: Ops, node: ir.Node) -> list[Tensor]:
+    body = node.attributes["body"].as_graph()
+    states = [_input(op, node, i) for i in range(2, len(node.inputs))]
+    stacks: list[list[Tensor]] = [[] for _ in range(len(node.outputs) - len(states))]
+    going_on = op.constant(np.array(True))
+    for t in range(_trips(node)):
+        made = _copy(op, body, [op.constant(np.array(t)), going_on, *states])
+        states = made[1 : 1 + len(states)]
+        for stack, result in zip(stacks, made[1 + len(states) :], strict=True):
+            stack.append(result)
+    return states + [op.Concat(*(op.Unsqueeze(x, [0]) for x in s), axis=0) for s in stacks]
