@@ -43,7 +43,7 @@ from onnxprune.validate.rank_one import BIG_MODEL
 
 __all__ = ["inspect", "prune", "validate"]
 
-RANDOM_INPUTS = 4
+RANDOM_INPUTS = 2
 """Inputs that models are compared on where the user gives none."""
 
 

@@ -18,6 +18,7 @@ from onnxprune.dims.carriers import (
     InputSizes,
     PinnedShape,
 )
+from onnxprune.dims.spec import POSITIONS
 
 if TYPE_CHECKING:
     from onnxprune.dims.trace import Tracer
@@ -108,7 +109,7 @@ class Context:
 
     def freeze(self, axis: Axis, reason: str | None = None) -> None:
         """No index of the axis may go."""
-        solver.freeze(axis, reason or f"{self.op} works along it")
+        solver.freeze(axis, reason or f"{self.op} {POSITIONS}")
 
     def freeze_all(self, reason: str) -> None:
         """Nothing that the node touches may be cut."""

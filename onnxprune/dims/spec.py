@@ -29,7 +29,10 @@ from onnxprune.dims.axis import Axis, Dim, Product, size
 if TYPE_CHECKING:
     from onnxprune.dims.context import Context
 
-__all__ = ["Spec"]
+__all__ = ["POSITIONS", "Spec"]
+
+POSITIONS = "works along it"
+"""How the reason ends where an axis holds positions (of a kernel, an image, a sequence), not channels."""
 
 _TOKEN = re.compile(r"\(([^)]*)\)(\?)?|(\S+)")
 

@@ -7,7 +7,7 @@ Weights get axes of their own at every use, so that an initializer shared by two
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -26,6 +26,7 @@ from onnxprune.runtime.measure import Measured
 __all__ = ["DimInfo", "Tracing", "Use", "trace"]
 
 Axes = tuple[Axis, ...]
+NOT_NUMBERS = (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,22 +97,17 @@ class Tracing:
 
     @cached_property
     def dims(self) -> tuple[DimInfo, ...]:
-        """Every Dim that is part of a weight, frozen or not, in graph order."""
+        """Every Dim that is part of a tensor of numbers (not of sizes or indices), frozen or not, in graph order."""
         found: dict[Dim, list[tuple[Use, int]]] = {}
-        names: dict[Dim, str] = {}
-        vectors: dict[Dim, None] = {}  # named after a vector, for want of a matrix
         for use in self.uses:
             for k, axis in enumerate(use.axes):
-                seen = list(dict.fromkeys(leaves(axis)))
-                for dim in seen:
+                for dim in dict.fromkeys(leaves(axis)):
                     found.setdefault(dim, []).append((use, k))
-                    if dim not in names or (dim in vectors and len(use.axes) > 1):
-                        vectors[dim] = None
-                        if len(use.axes) > 1:
-                            del vectors[dim]
-                        which = f"[{seen.index(dim)}]" if len(seen) > 1 else ""
-                        names[dim] = f"{use.weight.name}:{k}{which}"
-        return tuple(DimInfo(dim, names[dim], tuple(found[dim])) for dim in found if dim.size > 1)
+        return tuple(
+            DimInfo(dim, _name(dim, slices), tuple(slices))
+            for dim, slices in found.items()
+            if dim.size > 1 and any(use.weight.dtype not in NOT_NUMBERS for use, _ in slices)
+        )
 
     def free(self, allow_inexact: bool = False) -> tuple[DimInfo, ...]:
         """The Dims that may be cut."""
@@ -120,6 +116,14 @@ class Tracing:
             for info in self.dims
             if info.dim.frozen is None and (allow_inexact or info.dim.inexact is None)
         )
+
+
+def _name(dim: Dim, slices: Sequence[tuple[Use, int]]) -> str:
+    """The first matrix that has the Dim, or else vector, with the axis."""
+    use, k = next((each for each in slices if len(each[0].axes) > 1), slices[0])
+    parts = list(dict.fromkeys(leaves(use.axes[k])))
+    which = f"[{parts.index(dim)}]" if len(parts) > 1 else ""
+    return f"{use.weight.name}:{k}{which}"
 
 
 def trace(model: ir.Model, measured: Measured) -> Tracing:

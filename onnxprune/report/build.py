@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxprune import __version__
 from onnxprune.dims import Dim, Keep, Tracing
+from onnxprune.dims.spec import POSITIONS
 from onnxprune.graph import data_file
 from onnxprune.graph.cost import macs, params
 from onnxprune.options import PruneOptions
@@ -133,6 +134,8 @@ def comparison_checks(comparison: Comparison | None) -> tuple[Check, ...]:
 
 def nothing_to_prune(tracing: Tracing, options: PruneOptions) -> str:
     """Why nothing can be cut, most frequent reasons first."""
+    if tracing.free(options.allow_inexact):
+        return "nothing to prune: every Dim that could be cut is excluded, or keeps its least number of channels"
     reasons = list(_frozen(tracing, options))
     if not reasons:
         return "nothing to prune: the model has no weights with channels of their own"
@@ -142,6 +145,8 @@ def nothing_to_prune(tracing: Tracing, options: PruneOptions) -> str:
 def _frozen(tracing: Tracing, options: PruneOptions) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for info in tracing.dims:
+        if info.dim.frozen and info.dim.frozen.endswith(POSITIONS):
+            continue  # kernel positions and the like, which nobody takes for channels
         reason = info.dim.frozen or (None if options.allow_inexact else _inexact(info.dim))
         if reason:
             counts[reason] += info.size

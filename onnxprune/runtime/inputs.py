@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import DataError, ModelError
+from onnxprune.graph import constant
 from onnxprune.runtime.sessions import run, session
 
 __all__ = [
@@ -35,6 +36,8 @@ SEQUENCE = (8, 16, 32, 64, 100, 128, 256, 512, 576, 1024, 1536, 2048, 16000, 1)
 """Tried for open axes of inputs of up to three axes."""
 MOST_ELEMENTS = 1 << 24
 """Shapes with more elements in all are not tried."""
+MOST_DOWNSTREAM = 8
+"""Values looked at downstream of an input in search of the weights that say how many channels it has."""
 MOST_OPEN = 5
 """With more open axes than this, not every combination is tried."""
 CHANNELS = (3, 1)
@@ -156,17 +159,46 @@ def _checked(model: ir.Model, shapes: Shapes) -> Shapes:
 def _candidates(model: ir.Model, given: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
     """Every size for the open axes with first axes of 1; then, size by size, with any of the open axes of 1."""
     opened = _open_axes(model, given)
-    tries = max(len(SPATIAL), len(SEQUENCE))
+    asked = _asked_by_weights(model)
+    spatial, sequence, channels = (
+        tuple(dict.fromkeys(x + asked)) for x in (SPATIAL, SEQUENCE, CHANNELS)
+    )
+    tries = max(len(spatial), len(sequence))
+    sizes = [
+        (spatial[min(k, len(spatial) - 1)], sequence[min(k, len(sequence) - 1)])
+        for k in range(tries)
+    ]
     usual = frozenset(symbol for symbol, axis in opened.items() if axis.first)
-    for channels in CHANNELS:
-        for k in range(tries):
-            yield _filled(model, given, opened, usual, k, channels)
+    for channel in channels:
+        for image, other in sizes:
+            yield _filled(model, given, opened, usual, (image, other, channel))
     if len(opened) > MOST_OPEN:
         return
-    for k in range(tries):
+    for image, other in sizes:
         for count in range(len(opened) + 1):
             for single in combinations(opened, count):
-                yield _filled(model, given, opened, frozenset(single), k, CHANNELS[0])
+                yield _filled(model, given, opened, frozenset(single), (image, other, channels[0]))
+
+
+def _asked_by_weights(model: ir.Model) -> tuple[int, ...]:
+    """Sizes that the first weights downstream of the inputs ask of their input channels."""
+    found: dict[int, None] = {}
+    for start in graph_inputs(model):
+        queue = [start]
+        for k in range(MOST_DOWNSTREAM):
+            for node, index in queue[k].uses() if k < len(queue) else ():
+                weight = (
+                    constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
+                )
+                if index == 0 and weight is not None and node.op_type in ("Conv", "MatMul", "Gemm"):
+                    shape = weight.shape.numpy()
+                    groups = node.attributes.get_int("group", 1)
+                    turned = node.attributes.get_int("transB", 0) == 1
+                    size = shape[1] * groups if node.op_type == "Conv" or turned else shape[-2:][0]
+                    found[int(size)] = None
+                else:
+                    queue += node.outputs
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -203,17 +235,16 @@ def _filled(
     given: Shapes,
     opened: Mapping[str, _OpenAxis],
     single: frozenset[str],
-    k: int,
-    channels: int,
+    sizes: tuple[int, int, int],
 ) -> dict[str, tuple[int, ...]]:
-    """The k-th size for every open axis but those in `single`, which get 1."""
+    """Sizes (of images, of sequences, of channels) for every open axis but those in `single`, which get 1."""
+    spatial, sequence, channels = sizes
 
     def chosen(symbol: str) -> int:
         axis = opened[symbol]
         if symbol in single:
             return 1
-        sizes = SPATIAL if axis.image else SEQUENCE
-        return channels if axis.channel else sizes[min(k, len(sizes) - 1)]
+        return channels if axis.channel else spatial if axis.image else sequence
 
     found = {}
     for value in graph_inputs(model):
