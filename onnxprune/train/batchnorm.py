@@ -1,0 +1,139 @@
+"""BatchNormalization while training: with frozen statistics, with live ones, or re-estimated alone.
+
+Frozen, the default, a node stays the affine function that inference sees, and its scale and bias are
+trained like any weight. Live, it normalises by the statistics of the batch and carries the running
+ones along (Ioffe and Szegedy 2015, arXiv:1502.03167):
+
+    running = m running + (1 - m) batch          variances biased, as ONNX has it
+
+Re-estimation takes the statistics of the data as they come out of the model as it is now: what pruning
+shifts, and what needs neither labels nor gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.errors import ModelError, NothingToPruneError
+from onnxprune.graph import Weight, clone, replace, weights
+from onnxprune.progress import Progress, Silent
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.sessions import run, session
+
+__all__ = ["Live", "live", "reestimate"]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A model whose BatchNormalizations normalise by the batch.
+
+    Attributes:
+        model: The copy.
+        running: Running statistic to the value that holds its next one.
+    """
+
+    model: ir.Model
+    running: dict[str, str]
+
+
+def live(model: ir.Model, momentum: float = 0.9) -> Live:
+    """A copy in training mode, for `training_step(..., running=)`.
+
+    Args:
+        model: A model without local functions, of opset 14 or above where it has BatchNormalization.
+        momentum: How much of a running statistic a batch leaves, 0 <= m < 1.
+
+    Raises:
+        ModelError: A BatchNormalization cannot be put into training mode.
+    """
+    copy = clone(model)
+    running = {}
+    owned = {
+        weight.value: weight
+        for weight in weights(copy)
+        if weight.kind == "initializer" and weight.graph is copy.graph
+    }
+    for node in copy.graph:
+        if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+            continue
+        if copy.opset_imports.get("", 0) < 14:
+            raise ModelError(
+                f"node {node.name}: BatchNormalization has no training mode before opset 14"
+            )
+        statistics = [node.inputs[3], node.inputs[4]]
+        node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
+        node.attributes["momentum"] = ir.AttrFloat32("momentum", momentum)
+        node.resize_outputs(3)
+        for k, value in enumerate(statistics, 1):
+            if value is None or value not in owned or len(value.uses()) != 1:
+                raise ModelError(
+                    f"node {node.name}: its running statistics are no initializers of its own"
+                )
+            output = node.outputs[k]
+            output.name = f"{value.name}/next"
+            output.type = value.type
+            running[value.name or ""] = output.name
+    return Live(copy, running)
+
+
+def reestimate(
+    model: ir.Model,
+    data: Dataset,
+    *,
+    batch: int = 64,
+    providers: Sequence[str] = ("cpu",),
+    progress: Progress | None = None,
+) -> int:
+    """Gives every BatchNormalization the mean and variance that the data have where it stands, in place.
+
+    Each batch is normalised by itself on its way; the variance of the whole is that within batches and
+    that of their means.
+
+    Args:
+        model: A model without local functions.
+        data: Samples, without labels.
+        batch: Samples a run.
+        providers: onnxruntime providers by name.
+        progress: Where it is shown.
+
+    Returns:
+        How many nodes were re-estimated.
+
+    Raises:
+        NothingToPruneError: The model has no BatchNormalization (it may have been folded away).
+        ModelError: See `live`.
+    """
+    found = live(model, momentum=0.0)
+    if not found.running:
+        raise NothingToPruneError("the model has no BatchNormalization to re-estimate")
+    found.model.graph.outputs.clear()
+    values = {value.name: value for node in found.model.graph for value in node.outputs}
+    found.model.graph.outputs.extend(values[name] for name in found.running.values())
+    made = session(found.model, providers)
+    names = list(found.running)
+    sums = [np.zeros(1)] * len(names)
+    squares = [np.zeros(1)] * len(names)
+    count = 0
+    with (progress or Silent()).step("re-estimating", total=len(data)) as advance:
+        for rows in data.batch_rows(batch):
+            size = rows.stop - rows.start
+            results = [np.asarray(each, np.float64) for each in run(made, data.feed(rows))]
+            sums = [a + size * b for a, b in zip(sums, results, strict=True)]
+            squares = [a + size * b * b for a, b in zip(squares, results, strict=True)]
+            count += size
+            advance(size)
+    owned = {weight.name: weight for weight in weights(model) if weight.graph is model.graph}
+    for k in range(0, len(names), 2):  # a mean, then its variance
+        mean = sums[k] / count
+        between = squares[k] / count - mean**2
+        _write(owned[names[k]], mean)
+        _write(owned[names[k + 1]], sums[k + 1] / count + np.maximum(between, 0.0))
+    return len(names) // 2
+
+
+def _write(weight: Weight, array: np.ndarray) -> None:
+    replace(weight, array.astype(weight.dtype.numpy()))

@@ -1,0 +1,206 @@
+"""Training a model: the parts of this package put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.errors import DataError
+from onnxprune.graph import Weight, clone, inline, replace, weights
+from onnxprune.progress import Progress
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.sessions import session
+from onnxprune.train.batchnorm import live
+from onnxprune.train.lift import evaluation, lift
+from onnxprune.train.loop import Epoch, Evaluated, Trained, train
+from onnxprune.train.objective import Objective, Source, objective, rows_of
+from onnxprune.train.options import TrainOptions
+from onnxprune.train.runner import Runner, evaluate
+from onnxprune.train.schedules import schedule
+from onnxprune.train.step import training_step
+from onnxprune.train.trainable import trainable
+from onnxprune.validate.accuracy import accuracy_of
+
+__all__ = ["Finetuned", "finetune", "fit", "hold_aside", "zero_masks"]
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: A copy of the model with the best weights seen.
+        trained: What the loop did.
+        objective: What was made small, in words.
+        weights: How many tensors were trained.
+    """
+
+    model: ir.Model
+    trained: Trained
+    objective: str
+    weights: int
+
+
+def finetune(
+    model: ir.Model,
+    data: Dataset,
+    teacher: ir.Model | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> ir.Model:
+    """The model, trained; the samples held aside decide which of its states is the best.
+
+    Args:
+        model: The model to train; left as it is.
+        data: Samples, with labels or without.
+        teacher: The original model, whose outputs are to be followed; needed without labels.
+        progress: Where it is shown.
+        **options: Fields of `TrainOptions` by name.
+
+    Raises:
+        OptionError: An option makes no sense.
+        DataError: No labels and no teacher, or labels that go with no output.
+        NoGradientError: An op between a weight and the outputs has no gradient.
+        ModelError: onnxruntime does not run the model.
+    """
+    return fit(model, data, teacher, TrainOptions(**options), progress=progress).model
+
+
+def fit(
+    model: ir.Model,
+    data: Dataset,
+    teacher: ir.Model | None,
+    options: TrainOptions,
+    *,
+    progress: Progress | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Finetuned:
+    """`finetune` with options made before, and all that is known about the run."""
+    model = inline(model)
+    goal = objective(
+        model,
+        data,
+        teacher,
+        temperature=options.temperature,
+        smoothing=options.smoothing,
+        alpha=options.alpha,
+    )
+    chosen = trainable(model, options.include, options.exclude)
+    in_training = live(model) if options.batchnorm == "live" else None
+    seen, aside = hold_aside(data, options.held_aside, options.seed)
+    said = None
+    if teacher is not None and goal.teacher:
+        said = session(teacher, options.providers, threads=options.threads)
+    batch = options.batch_size
+    source, test = Source(seen, goal, said, batch), Source(aside, goal, said, batch)
+    example = source.feed(rows_of(seen, min(batch, 2), np.arange(len(seen)), whole=False)[0])
+    feeds = {name: example[name] for name in data.inputs}
+    step = training_step(
+        model if in_training is None else in_training.model,
+        goal.loss,
+        options.method,
+        chosen,
+        feeds=feeds,
+        options=options.step,
+        masks=zero_masks(chosen) if options.keep_zeros else {},
+        decayed={weight.name for weight in chosen if len(weight.shape) > 1},
+        running={} if in_training is None else in_training.running,
+    )
+    runner = Runner(step, options.providers, options.threads)
+    carried = [w for w in weights(model) if w.graph is model.graph and w.name in step.start]
+    lifted, arrays = lift(model, carried)
+    forward = session(
+        evaluation(lifted, goal.loss, {**feeds, **arrays}),
+        options.providers,
+        threads=options.threads,
+    )
+    names = [value.name or "" for value in model.graph.outputs]
+    trained = train(
+        runner,
+        source,
+        lambda now: _evaluate(now, forward, test, goal, names, batch),
+        epochs=options.epochs,
+        batch=batch,
+        rate=options.rate,
+        schedule=_schedule(options, seen),
+        seed=options.seed,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+    return Finetuned(_with_weights(model, trained), trained, goal.words, len(chosen))
+
+
+def hold_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The samples to train on, and those to compare states on: at least one batch of each.
+
+    With a share of 0 states are compared on the samples of the training.
+
+    Raises:
+        DataError: There are too few samples to hold any aside.
+    """
+    if not share:
+        return data, data
+    unit = data.fixed_batch or 1
+    count = max(1, round(share * len(data) / unit)) * unit
+    if count >= len(data):
+        raise DataError(f"{len(data)} samples are too few to train on some and hold others aside")
+    order = np.random.default_rng([seed, 1]).permutation(len(data))
+    return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
+
+
+def zero_masks(chosen: Sequence[Weight]) -> dict[str, np.ndarray]:
+    """Where a pruned weight of two and more axes is not zero; none for a weight that is all zero."""
+    masks = {}
+    for weight in chosen:
+        if len(weight.shape) > 1:
+            kept = weight.array() != 0
+            if kept.any() and not kept.all():
+                masks[weight.name] = kept
+    return masks
+
+
+def _schedule(options: TrainOptions, data: Dataset) -> Any:
+    each = len(rows_of(data, options.batch_size, np.arange(len(data)), whole=True))
+    warmup = 0 if options.schedule == "one-cycle" else round(options.warmup * each * options.epochs)
+    return schedule(options.schedule, warmup)
+
+
+def _evaluate(
+    runner: Runner,
+    forward: ort.InferenceSession,
+    test: Source,
+    goal: Objective,
+    names: Sequence[str],
+    batch: int,
+) -> Evaluated:
+    """Loss and, with labels, accuracy of the state that a runner is in."""
+    step, data = runner.step, test.data
+    own = {name: name for name in step.carried if not name.startswith(step.prefix)}
+    state = runner.values({**own, **step.averages})
+    losses, results, counts = [], [], []
+    for rows in data.batch_rows(batch):
+        places = np.arange(rows.start, rows.stop)
+        *outputs, each = evaluate(forward, state, test.feed(places))
+        losses.append(float(each))
+        counts.append(len(places))
+        if data.labels is not None:
+            results.append(outputs)
+    loss = float(np.average(losses, weights=counts))
+    if goal.labels is None or not np.isfinite(loss):
+        return Evaluated(loss)
+    found = accuracy_of(names, results, data, batch)
+    return Evaluated(loss, found.metric, found.value)
+
+
+def _with_weights(model: ir.Model, trained: Trained) -> ir.Model:
+    copy = clone(model)
+    for weight in weights(copy):
+        if weight.graph is copy.graph and weight.name in trained.weights:
+            replace(weight, trained.weights[weight.name])
+    return copy

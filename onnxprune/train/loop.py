@@ -1,0 +1,222 @@
+"""The loop around the step: shuffled batches, a schedule, evaluation after each epoch, the best state kept.
+
+The state before the first step counts as a candidate too, so training never gives back a model that is
+worse, on the samples held aside, than the one it was given. What is not finite is no candidate.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxprune.errors import ModelError
+from onnxprune.progress import Progress, Silent
+from onnxprune.train.lift import Arrays
+from onnxprune.train.objective import Source, rows_of
+from onnxprune.train.runner import Runner
+from onnxprune.train.schedules import Schedule
+
+__all__ = ["Epoch", "Evaluate", "Evaluated", "Trained", "train"]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a state is worth, on the samples held aside.
+
+    Attributes:
+        loss: The loss, penalties left out.
+        metric: Name of the accuracy; empty without labels.
+        accuracy: Higher is better; None without labels.
+    """
+
+    loss: float
+    metric: str = ""
+    accuracy: float | None = None
+
+    @property
+    def worth(self) -> tuple[float, float]:
+        """Higher is better: accuracy first, then the loss."""
+        return (0.0 if self.accuracy is None else self.accuracy, -self.loss)
+
+    @property
+    def finite(self) -> bool:
+        """Whether it can be compared at all."""
+        return math.isfinite(self.loss) and math.isfinite(self.worth[0])
+
+    def __str__(self) -> str:
+        told = "" if self.accuracy is None else f", {self.metric} {self.accuracy:.4f}"
+        return f"loss {self.loss:.4g}{told}"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch.
+
+    Attributes:
+        number: From 1.
+        loss: Mean of its steps, penalties included.
+        evaluated: The state at its end.
+        rate: Learning rate of its last step.
+        seconds: Time it took, evaluation included.
+    """
+
+    number: int
+    loss: float
+    evaluated: Evaluated
+    rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of a loop.
+
+    Attributes:
+        weights: Of the best state, all finite.
+        start: Worth of the state before the first step.
+        best: Worth of the best state.
+        best_epoch: The epoch that ended with it; 0 is the start.
+        epochs: Those that ran to their end.
+        stopped: Why it ended early, in words; empty if it did not.
+        diverged: Whether the loss became infinite or NaN.
+        interrupted: Whether the user ended it.
+    """
+
+    weights: Arrays
+    start: Evaluated
+    best: Evaluated
+    best_epoch: int
+    epochs: tuple[Epoch, ...] = ()
+    stopped: str = ""
+    diverged: bool = False
+    interrupted: bool = False
+
+
+Evaluate = Callable[[Runner], Evaluated]
+"""The worth of the state that a runner is in."""
+
+
+@dataclass
+class _Best:
+    weights: Arrays
+    evaluated: Evaluated
+    epoch: int = 0
+
+
+@dataclass
+class _Progress:
+    """How far a loop has come."""
+
+    total: int
+    done: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def train(
+    runner: Runner,
+    source: Source,
+    evaluate: Evaluate,
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+    schedule: Schedule,
+    seed: int = 0,
+    progress: Progress | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Trained:
+    """Trains, and gives back the best state seen.
+
+    Args:
+        runner: The step and its state.
+        source: Feeds of the training samples.
+        evaluate: Worth of a state, on other samples.
+        epochs: How often all samples are seen.
+        batch: Samples a step.
+        rate: The learning rate that the schedule's factor is applied to.
+        schedule: Called with each step.
+        seed: Of the order of the samples.
+        progress: Where it is shown.
+        on_epoch: Called at the end of each epoch.
+
+    Returns:
+        The best state; where the loss diverged or the user interrupted, that of before.
+
+    Raises:
+        ModelError: onnxruntime fails, or the model is not finite before the first step.
+    """
+    random = np.random.default_rng(seed)
+    names = _best_names(runner)
+    start = evaluate(runner)
+    if not start.finite:
+        raise ModelError(
+            f"training cannot start: the model's {start} on the samples held aside; look for "
+            "infinite weights, or samples far out of range"
+        )
+    best = _Best(runner.arrays(names), start)
+    batches = len(rows_of(source.data, batch, np.arange(len(source.data)), whole=True))
+    state = _Progress(epochs * batches)
+    done: list[Epoch] = []
+    stopped, interrupted = "", False
+    try:
+        for number in range(1, epochs + 1):
+            began = time.perf_counter()
+            order = random.permutation(len(source.data))
+            label = f"epoch {number}/{epochs}, {done[-1].evaluated if done else start}"
+            state.losses.clear()
+            last = 0.0
+            with (progress or Silent()).step(label, total=batches) as advance:
+                for rows in rows_of(source.data, batch, order, whole=True):
+                    last = rate * schedule(state.done, state.total)
+                    loss = runner.run(source.feed(rows), last)
+                    state.done += 1
+                    if not math.isfinite(loss):
+                        stopped = _diverged(number, state.done, loss, last)
+                        break
+                    state.losses.append(loss)
+                    advance(1)
+            if stopped:
+                break
+            worth = evaluate(runner)
+            seconds = time.perf_counter() - began
+            done.append(Epoch(number, float(np.mean(state.losses)), worth, last, seconds))
+            if on_epoch is not None:
+                on_epoch(done[-1])
+            if not worth.finite:
+                stopped = _diverged(number, state.done, worth.loss, last)
+                break
+            if worth.worth > best.evaluated.worth:
+                weights = runner.arrays(names)
+                if all(np.isfinite(array).all() for array in weights.values()):
+                    best = _Best(weights, worth, number)
+    except KeyboardInterrupt:
+        interrupted = True
+        stopped = f"interrupted in epoch {len(done) + 1} of {epochs}"
+    return Trained(
+        best.weights,
+        start,
+        best.evaluated,
+        best.epoch,
+        tuple(done),
+        stopped,
+        diverged=bool(stopped) and not interrupted,
+        interrupted=interrupted,
+    )
+
+
+def _best_names(runner: Runner) -> dict[str, str]:
+    """What a state consists of: averages where they are kept, weights and running statistics."""
+    step = runner.step
+    own = {name: name for name in step.carried if not name.startswith(step.prefix)}
+    return {**own, **step.averages}
+
+
+def _diverged(epoch: int, step: int, loss: float, rate: float) -> str:
+    return (
+        f"training diverged in epoch {epoch}, step {step} (loss {loss:g} at learning rate {rate:.3g}); "
+        "lower --lr, set --clip-norm, or look for extreme values in the data"
+    )

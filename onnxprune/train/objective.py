@@ -1,0 +1,217 @@
+"""What training makes small: the error against labels, the distance from a teacher, or both.
+
+    integer labels   cross-entropy, on the first output that has one axis more than the labels
+    float labels     mean squared error, on the first output of their shape
+    teacher          for each float output: KL divergence with temperature where it holds class scores
+                     (it comes out of a Softmax, or is [samples, classes]), else mean squared error
+                     Hinton, Vinyals, Dean 2015, arXiv:1503.02531
+    both             (1 - a) labels + a teacher
+
+The teacher runs in the same process. What it says about each sample is computed once where that is
+small, else batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxprune.autodiff import CrossEntropy, Distillation, Loss, SquaredError, Weighted
+from onnxprune.errors import DataError, OptionError
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.sessions import run, session
+
+__all__ = ["Objective", "Source", "objective", "rows_of"]
+
+LABELS = "train/labels"
+TEACHER = "train/teacher/"
+LARGEST_CACHE = 1 << 29
+"""Bytes of teacher outputs that are kept."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and where its inputs come from.
+
+    Attributes:
+        loss: Takes the inputs named below.
+        labels: Shape that the labels of a batch get, the first axis left out; None: they are not used.
+        teacher: Output of the teacher to the name of the loss's input.
+        words: The loss in a few words.
+    """
+
+    loss: Loss
+    labels: tuple[int, ...] | None = None
+    teacher: Mapping[str, str] = field(default_factory=dict)
+    words: str = ""
+
+
+def objective(
+    model: ir.Model,
+    data: Dataset,
+    teacher: ir.Model | None = None,
+    *,
+    temperature: float = 1.0,
+    smoothing: float = 0.0,
+    alpha: float = 0.5,
+) -> Objective:
+    """The objective that data and teacher allow.
+
+    Args:
+        model: The model to train.
+        data: Samples, with or without labels.
+        teacher: The original model; None trains on labels alone.
+        temperature: Of the KL divergence, above 0.
+        smoothing: Label smoothing, 0 <= s < 1.
+        alpha: Share of the teacher where there are labels too.
+
+    Raises:
+        DataError: No labels and no teacher, or labels that go with no output.
+        OptionError: A number is out of range.
+    """
+    if not 0 < temperature < float("inf"):
+        raise OptionError(f"the temperature must be a finite number above 0, not {temperature}")
+    if not (0 <= smoothing < 1 and 0 <= alpha <= 1):
+        raise OptionError("label smoothing must be in [0, 1), the teacher's share in [0, 1]")
+    rows = next(data.batch_rows(2))
+    names = [value.name or "" for value in model.graph.outputs]
+    outputs = dict(zip(names, run(session(model), data.feed(rows)), strict=True))
+    outputs = {
+        name: array
+        for name, array in outputs.items()
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f"
+    }
+    use_labels = data.labels is not None and not (teacher is not None and alpha == 1)
+    if use_labels:
+        assert data.labels is not None
+        supervised = _supervised(outputs, data.labels[rows], smoothing)
+        if teacher is None or alpha == 0:
+            return supervised
+    if teacher is None:
+        raise DataError("training needs labels in the data, or the original model as a teacher")
+    distilled = _distilled(model, outputs, temperature)
+    if not use_labels:
+        return distilled
+    loss = Weighted(((1.0 - alpha, supervised.loss), (alpha, distilled.loss)))
+    words = f"{supervised.words} and {distilled.words}"
+    return Objective(loss, supervised.labels, distilled.teacher, words)
+
+
+class Source:
+    """Feeds of a training or evaluation step: samples, labels, what the teacher says.
+
+    Args:
+        data: The samples.
+        goal: What the loss needs.
+        teacher: Session of the teacher, where the goal has one.
+        batch: Samples a run of the teacher.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        goal: Objective,
+        teacher: ort.InferenceSession | None = None,
+        batch: int = 32,
+    ) -> None:
+        self.data, self._goal, self._teacher = data, goal, teacher
+        self._known: dict[str, np.ndarray] | None = None
+        if goal.teacher and teacher is not None and not data.stacked:
+            self._known = self._all_outputs(batch)
+
+    def feed(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The samples at the given places as one feed (of stacked data a single one)."""
+        data, goal = self.data, self._goal
+        if data.stacked:
+            feed = {name: array[rows[0]] for name, array in data.inputs.items()}
+        else:
+            feed = {name: array[rows] for name, array in data.inputs.items()}
+        extra = {}
+        if goal.labels is not None and data.labels is not None:
+            extra[LABELS] = data.labels[rows].reshape(-1, *goal.labels)
+            if extra[LABELS].dtype.kind == "f":
+                extra[LABELS] = extra[LABELS].astype(np.float32)
+        if goal.teacher and self._known is not None:
+            extra |= {goal.teacher[name]: array[rows] for name, array in self._known.items()}
+        elif goal.teacher and self._teacher is not None:
+            said = run(self._teacher, feed, list(goal.teacher))
+            extra |= dict(zip(goal.teacher.values(), said, strict=True))
+        return {**feed, **extra}
+
+    def _all_outputs(self, batch: int) -> dict[str, np.ndarray] | None:
+        assert self._teacher is not None
+        names = list(self._goal.teacher)
+        found: list[list[np.ndarray]] = []
+        for rows in self.data.batch_rows(batch):
+            said = run(self._teacher, self.data.feed(rows), names)
+            count = rows.stop - rows.start
+            size = sum(array.nbytes for array in said) / count * len(self.data)
+            if size > LARGEST_CACHE or any(array.shape[:1] != (count,) for array in said):
+                return None
+            found.append(said)
+        parts = zip(*found, strict=True)
+        return {name: np.concatenate(part) for name, part in zip(names, parts, strict=True)}
+
+
+def rows_of(data: Dataset, size: int, order: np.ndarray, *, whole: bool) -> list[np.ndarray]:
+    """Places of the samples of each batch.
+
+    Args:
+        data: A fixed batch, or stacked data, overrule the size.
+        size: Samples a batch.
+        order: The places in order.
+        whole: Leave out a last batch that is smaller (if it is not the only one).
+    """
+    size = 1 if data.stacked else data.fixed_batch or size
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    return parts[:-1] if whole and len(parts) > 1 and len(parts[-1]) < size else parts
+
+
+def _supervised(
+    outputs: Mapping[str, np.ndarray], labels: np.ndarray, smoothing: float
+) -> Objective:
+    for name, array in outputs.items():
+        if labels.dtype.kind == "f":
+            squeezed = tuple(n for n in array.shape[1:] if n != 1)
+            if squeezed == tuple(n for n in labels.shape[1:] if n != 1):
+                loss = SquaredError(name, target=LABELS)
+                return Objective(loss, array.shape[1:], words="squared error against the labels")
+            continue
+        for axis in (1, array.ndim - 1):
+            fits = array.ndim == labels.ndim + 1 and array.shape[axis] > 1
+            if fits and np.delete(array.shape, axis).tolist() == list(labels.shape):
+                entropy = CrossEntropy(name, labels=LABELS, axis=axis, smoothing=smoothing)
+                return Objective(entropy, labels.shape[1:], words="cross-entropy of the labels")
+    shapes = ", ".join(f"{name!r} {array.shape}" for name, array in outputs.items())
+    raise DataError(
+        f"no output goes with labels of shape {labels.shape} in training: {shapes or 'none is float'}; "
+        "train without labels, against the original model"
+    )
+
+
+def _distilled(model: ir.Model, outputs: Mapping[str, np.ndarray], temperature: float) -> Objective:
+    terms: list[tuple[float, Loss]] = []
+    teacher = {}
+    producers = {value.name: value.producer() for value in model.graph.outputs}
+    for name, array in outputs.items():
+        teacher[name] = f"{TEACHER}{name}"
+        node = producers.get(name)
+        axis = 1
+        scores = array.ndim == 2 and array.shape[1] > 1
+        if node is not None and node.op_type in ("Softmax", "LogSoftmax") and array.ndim > 1:
+            axis, scores = node.attributes.get_int("axis", -1) % array.ndim, True
+        if scores:
+            loss: Loss = Distillation(
+                name, teacher=teacher[name], axis=axis, temperature=temperature
+            )
+        else:
+            loss = SquaredError(name, target=teacher[name])
+        terms.append((1.0, loss))
+    if not terms:
+        raise DataError("the model has no float output that could follow a teacher's")
+    loss = terms[0][1] if len(terms) == 1 else Weighted(tuple(terms))
+    return Objective(loss, None, teacher, "distance from the original's outputs")

@@ -1,0 +1,110 @@
+"""Every choice of a training run as one frozen value, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from onnxprune.errors import OptionError
+from onnxprune.train.optimizers import SGD, AdamW, Optimizer
+from onnxprune.train.schedules import schedule
+from onnxprune.train.step import StepOptions
+
+__all__ = ["TrainOptions"]
+
+OptimizerName = Literal["adamw", "sgd"]
+_RATES: Mapping[str, float] = {"adamw": 1e-3, "sgd": 1e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How a model is trained.
+
+    Attributes:
+        epochs: How often all samples are seen.
+        batch_size: Samples a step; a fixed batch of the model overrules it.
+        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, 1e-2 for SGD.
+        optimizer: `adamw` or `sgd`.
+        momentum: Of SGD.
+        nesterov: Of SGD.
+        weight_decay: Of the optimizer; applies to weights of two and more axes.
+        schedule: `constant`, `cosine` or `one-cycle`.
+        warmup: Share of all steps in which the rate rises linearly, 0 <= w < 1.
+        clip_norm: Largest global norm of the gradients; None does not clip.
+        clip_value: Largest absolute value of a gradient's element; None does not clip.
+        l1: Weight of the sum of |w| in the loss; as weight decay, not for biases.
+        l2: Weight of half the sum of w^2 in the loss; likewise.
+        ema: Decay of the moving average of the weights, which is then the result; None keeps none.
+        batchnorm: `frozen` statistics, or `live` ones.
+        smoothing: Label smoothing.
+        temperature: Of distillation.
+        alpha: Share of the teacher where there are labels too.
+        held_aside: Share of the samples that training never sees, and states are compared on.
+        keep_zeros: Zeros in weights of two and more axes stay zero.
+        include: Patterns of names: train these constants only.
+        exclude: Patterns of names that are not trained.
+        seed: Of the order of the samples and of those held aside.
+        providers: Execution providers by name.
+        threads: Threads within an operator; None leaves the choice to onnxruntime.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float | None = None
+    optimizer: OptimizerName = "adamw"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    l1: float = 0.0
+    l2: float = 0.0
+    ema: float | None = None
+    batchnorm: Literal["frozen", "live"] = "frozen"
+    smoothing: float = 0.0
+    temperature: float = 2.0
+    alpha: float = 0.5
+    held_aside: float = 0.1
+    keep_zeros: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    providers: tuple[str, ...] = ("cpu",)
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises OptionError where a value is out of range."""
+        for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if not 0 < self.rate < float("inf"):
+            raise OptionError(f"lr must be a finite number above 0, not {self.lr}")
+        if self.optimizer not in get_args(OptimizerName):
+            raise OptionError(f"unknown optimizer {self.optimizer!r}: choose from adamw, sgd")
+        if self.batchnorm not in ("frozen", "live"):
+            raise OptionError(f"batchnorm is frozen or live, not {self.batchnorm!r}")
+        for name, share in (("warmup", self.warmup), ("held-aside", self.held_aside)):
+            if not 0 <= share < 1:
+                raise OptionError(f"{name} must be at least 0 and below 1, not {share}")
+        schedule(self.schedule)
+        _ = self.method, self.step
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, that of the optimizer where none is given."""
+        return _RATES.get(self.optimizer, 1e-3) if self.lr is None else self.lr
+
+    @property
+    def method(self) -> Optimizer:
+        """The optimizer."""
+        if self.optimizer == "sgd":
+            return SGD(self.momentum, self.nesterov, self.weight_decay)
+        return AdamW(weight_decay=self.weight_decay)
+
+    @property
+    def step(self) -> StepOptions:
+        """What the step does beside the optimizer."""
+        return StepOptions(self.clip_norm, self.clip_value, self.l1, self.l2, self.ema)
