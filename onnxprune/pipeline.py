@@ -39,10 +39,11 @@ from onnxprune.runtime.inputs import random_feed, running_shapes
 from onnxprune.runtime.measure import Measured, measure
 from onnxprune.validate.compare import Comparison, compare
 from onnxprune.validate.proof import inexact_dims, prove
-from onnxprune.validate.rank_one import BIG_MODEL
 
 __all__ = ["inspect", "prune", "validate"]
 
+LARGEST_COMPARED = 1 << 30
+"""Models with more bytes of weights than this are not run for drift and latency."""
 RANDOM_INPUTS = 2
 """Inputs that models are compared on where the user gives none."""
 
@@ -240,7 +241,7 @@ def _compare(
     options: PruneOptions,
 ) -> Comparison | None:
     """Drift, accuracy and latency against the original; None where nobody asked, or it is too large to run."""
-    if nbytes(original) > BIG_MODEL or not (options.check_drift or options.check_latency):
+    if nbytes(original) > LARGEST_COMPARED or not (options.check_drift or options.check_latency):
         return None
     return compare(
         original.meta[SOURCE],

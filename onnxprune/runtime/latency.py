@@ -64,8 +64,8 @@ def measure(
     feeds: Sequence[Mapping[str, np.ndarray]],
     *,
     seconds: float = 3.0,
-    warmup: int = 3,
-    least: int = 5,
+    warmup: int = 1,
+    least: int = 3,
     most: int = 1000,
 ) -> np.ndarray:
     """Times every session on its feed, interleaved.

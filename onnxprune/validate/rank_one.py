@@ -22,8 +22,8 @@ from onnxprune.runtime.measure import Measured, insert_before_use
 
 __all__ = ["BIG_MODEL", "is_big", "positive", "rank_one"]
 
-BIG_MODEL = 1 << 30
-"""Models with more bytes of weights than this are proven, and not compared, with weights of rank one."""
+BIG_MODEL = 256 << 20
+"""Models with more bytes of weights than this are proven with weights of rank one."""
 BIG_WEIGHT = 1 << 20
 
 
@@ -53,7 +53,7 @@ def rank_one(tracing: Tracing, keep: Keep) -> tuple[Tracing, Keep]:
         kept[use.weight.name] = math.prod(int(keep_mask(axis, keep).sum()) for axis in use.axes)
     for weight in edit.weight.values():
         big = weight.nbytes > BIG_WEIGHT and len(weight.shape) > 1
-        if big and weight.kind == "initializer" and weight.dtype.is_floating_point():
+        if big and weight.dtype.is_floating_point():
             _factor(weight, made, kept.get(weight.name, math.prod(weight.shape)))
     other = trace(edit.model, made)
     return other, _translated(tracing, keep, other, edit)
@@ -61,13 +61,14 @@ def rank_one(tracing: Tracing, keep: Keep) -> tuple[Tracing, Keep]:
 
 def _factor(weight: Weight, made: Measured, kept: int) -> None:
     """Exchanges a weight for the nodes that multiply its factors, such that `kept` elements pass signals on."""
-    graph, value, shape = weight.graph, weight.value, weight.shape
+    graph, shape, value = weight.graph, weight.shape, ir.Value(name=f"{weight.name}/product")
     rng = np.random.default_rng(zlib.crc32(weight.name.encode()))
     dtype, scale = weight.dtype, kept ** (-0.5 / len(shape))
-    graph.initializers.pop(weight.name)
-    if value in graph.inputs:
-        graph.inputs.remove(value)
-    value.const_value = None
+    ir.convenience.replace_all_uses_with(weight.value, value)
+    if weight.kind == "initializer":
+        graph.initializers.pop(weight.name)
+        if weight.value in graph.inputs:
+            graph.inputs.remove(weight.value)
     nodes: list[ir.Node] = []
     product: ir.Value | None = None
     for k, n in enumerate(shape):
