@@ -154,7 +154,8 @@ def _channels(
 ) -> _Done:
     """Structural: trace, choose, cut and prove; Dims whose cut turns out inexact are left whole."""
     with clock.step("measure"):
-        measured = measure(model, options.shapes)
+        given = {} if data is None else data.shapes_of_one
+        measured = measure(model, {**given, **options.shapes})
     with clock.step("trace"):
         tracing = trace(model, measured)
     notes: list[str] = []

@@ -66,6 +66,12 @@ class Dataset:
             return {name: array[rows.start] for name, array in self.inputs.items()}
         return {name: array[rows] for name, array in self.inputs.items()}
 
+    @property
+    def shapes_of_one(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the smallest feed: one sample, or one batch where the model fixes its size."""
+        feed = self.feed(slice(0, self.fixed_batch or 1))
+        return {name: array.shape for name, array in feed.items()}
+
     def take(self, count: int) -> Dataset:
         """The first `count` samples, rounded up to whole batches of a fixed size."""
         if self.fixed_batch is not None:
