@@ -167,7 +167,7 @@ class Ops:
         dtype = _result_type(op_type, inputs, attributes)
         for index, value in enumerate(node.outputs):
             value.name = name if index == 0 else f"{name}.{index}"
-            value.type = ir.TensorType(dtype)
+            value.type = None if dtype is None else ir.TensorType(dtype)
         self.graph.append(node)
         return tuple(Tensor(value, self) for value in node.outputs)
 
@@ -266,7 +266,7 @@ class Ops:
         tensors = [a for a in arguments if isinstance(a, Tensor)]
         if op_type == "Where":  # its condition is no neighbour in type
             tensors = [a for a in arguments[1:] if isinstance(a, Tensor)]
-        return [self._input(a, tensors[0].dtype if tensors else None) for a in arguments]
+        return [self._input(a, tensors[0].value.dtype if tensors else None) for a in arguments]
 
     def _input(self, argument: Argument, neighbour: ir.DataType | None) -> Tensor | None:
         if argument is None or isinstance(argument, Tensor):
@@ -280,7 +280,7 @@ class Ops:
 
 def _result_type(
     op_type: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any]
-) -> ir.DataType:
+) -> ir.DataType | None:
     if op_type == "Cast":
         return ir.DataType(attributes["to"])
     if op_type in _INT64:
@@ -289,4 +289,4 @@ def _result_type(
         return ir.DataType.BOOL
     source = inputs[_TYPED_LIKE_INPUT.get(op_type, 0)]
     assert source is not None, op_type
-    return source.dtype
+    return source.value.dtype

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.control import subgraphs
+from onnxprune.autodiff.control import captured_values, subgraphs
 
 __all__ = ["unroll"]
 
@@ -58,6 +58,8 @@ def unroll(model: ir.Model, prefix: str) -> bool:
 
 
 def _known(node: ir.Node) -> bool:
+    if any(captured_values(inner) for body in subgraphs(node) for inner in body):
+        return False  # what an inner body reads of this one would have to be renamed there
     if node.op_type == "If":
         return _constant(node.inputs[0]) is not None
     if node.op_type == "Scan":

@@ -13,6 +13,7 @@ from onnxprune.autodiff.rules import (
     quantised,
     reduction,
     resize,
+    sampling,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "quantised",
     "reduction",
     "resize",
+    "sampling",
 ]

@@ -18,6 +18,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from onnxprune.autodiff.builder import Ops, Shape, Tensor
 from onnxprune.autodiff.registry import Call, Gradients, vjp
 from onnxprune.autodiff.rules.windows import Window, scatter_windows, window
@@ -87,6 +89,26 @@ def _transposed_window(call: Call, kernel: Sequence[int]) -> tuple[Window, list[
         begin.append(half if upper else total - half)
         end.append(total - half if upper else half)
     return replace(w, begin=tuple(begin), end=tuple(end)), surplus
+
+
+@vjp("Col2Im")
+def col2im(call: Call, dy: Tensor) -> Gradients:
+    """The columns of dY: a convolution with the identity, one group a channel."""
+    block = call.constant(2)
+    assert block is not None
+    kernel, channels = [int(size) for size in block], call.y.shape[1] or 0
+    w = window(call, kernel, (None,) * len(kernel))
+    identity = np.eye(w.taps).reshape(w.taps, 1, *kernel)
+    weights = call.op.constant(np.tile(identity, (channels, *[1] * (len(kernel) + 1))), dy.dtype)
+    columns = call.op.Conv(
+        dy,
+        weights,
+        strides=list(w.strides),
+        dilations=list(w.dilations),
+        pads=w.pads,
+        group=channels,
+    )
+    return call.op.reshape_like(columns, call.x), None, None
 
 
 def _bias_gradient(dy: Tensor, w: Window) -> Tensor:

@@ -104,6 +104,18 @@ def cum_sum(call: Call, dy: Tensor) -> Gradients:
     )
 
 
+@vjp("CumProd")
+def cum_prod(call: Call, dy: Tensor) -> Gradients:
+    """The sum of dy y from the other end, over x, which must not be zero."""
+    total = call.op.CumSum(
+        dy * call.y,
+        call.op.reshape(call.inputs[1], [1]),
+        exclusive=call.int("exclusive"),
+        reverse=1 - call.int("reverse"),
+    )
+    return total / call.x, None
+
+
 @vjp("TopK")
 def top_k(call: Call, dy: Tensor, _: Tensor | None = None) -> Gradients:
     """Back to where the values were."""
