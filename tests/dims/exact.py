@@ -29,7 +29,16 @@ from onnxprune.validate.proof import inexact_dims, prove
 TOLERANCE = 2e-4
 """Largest relative difference of an output: float32 sums in another order, on models of a few layers."""
 DIVIDES = {("BatchNormalization", 3), ("BatchNormalization", 4), ("Div", 1), ("Pow", 1), ("Mod", 1)}
-ZERO_POINTS = {"DequantizeLinear": 2, "MatMulInteger": 3, "ConvInteger": 3, "QLinearConv": 5}
+ZERO_POINTS = {
+    ("ConvInteger", 1): 3,
+    ("DequantizeLinear", 0): 2,
+    ("MatMulInteger", 1): 3,
+    ("QGemm", 3): 5,
+    ("QLinearConv", 3): 5,
+    ("QLinearMatMul", 0): 2,
+    ("QLinearMatMul", 3): 5,
+}
+"""Which input says what means zero."""
 
 Shape = tuple[int, ...]
 Plan = dict[str, dict[str, list[int]]]
@@ -137,16 +146,27 @@ def assert_cut_equals_mask(
         options: Of `prune`.
     """
     found = prune(model, sparsity, **options)
-    onnx.checker.check_model(found.pruned, full_check=True)
+    onnx.checker.check_model(found.pruned, full_check=infers(model))
     mask, slice_ = session(masked(model, found.plan)), session(found.pruned)
     for shapes in (found.tracing.measured.inputs, *others):
         for seed in (1, 2):
             feed = inputs(mask, shapes, seed)
             for one, other in zip(mask.run(None, feed), slice_.run(None, feed), strict=True):
+                if not isinstance(one, np.ndarray):
+                    continue  # a sequence
                 assert one.shape == other.shape
                 if exact:
                     assert difference(one, other) < TOLERANCE
     return found
+
+
+def infers(model: onnx.ModelProto) -> bool:
+    """Whether onnx's own shape inference accepts a model."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.shape_inference.InferenceError:
+        return False
+    return True
 
 
 def masked(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
@@ -169,8 +189,8 @@ def masked(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
             continue  # sizes, indices, flags
         zero = 0
         for node, i in readers:
-            at = ZERO_POINTS.get(node.op_type)
-            if at is not None and i in (0, 1, 3) and len(node.input) > at:
+            at = ZERO_POINTS.get((node.op_type, i))
+            if at is not None and len(node.input) > at and node.input[at] in known:
                 zero = numpy_helper.to_array(known[node.input[at]]).flat[0]
         for k, gone in axes.items():
             array[(slice(None),) * int(k) + (gone,)] = zero
