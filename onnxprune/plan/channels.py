@@ -82,7 +82,7 @@ def _once_per_axis(
         options_ = {
             tuple(_greedy(start, group, rivals)): None for start in list(group)[:LARGEST_TRIED]
         }
-        counts = {dim: _amount(dim.size, 1, options) for dim in group}
+        counts = {dim: max(1, _share(dim.size, options)) for dim in group}
         chosen |= set(
             min(options_, key=lambda dims: macs_left(tracing, {dim: counts[dim] for dim in dims}))
         )
@@ -140,26 +140,40 @@ def kept_counts(
     """How many indices each Dim keeps.
 
     With scope `layer` each keeps its share; with `global` the least salient indices of the whole model go, saliencies
-    taken relative to the mean of their Dim. Then counts are rounded to what kernels like.
+    taken relative to the mean of their Dim. Then counts are rounded to what kernels like; if the model would lose
+    nothing at all by that, to halves of it, and so on.
     """
+    wanted = _wanted(dims, scores, options)
+    divisor = 1
+    while True:
+        counts = {
+            info.dim: _rounded(
+                wanted[info.dim], info.size, max(1, step_of(info, options) // divisor), options
+            )
+            for info in dims
+        }
+        lost = any(counts[info.dim] < info.size for info in dims)
+        if lost or options.round_to is not None or divisor >= channel_step():
+            return counts
+        divisor *= 2
+
+
+def _wanted(
+    dims: Sequence[DimInfo], scores: Mapping[Dim, np.ndarray], options: PruneOptions
+) -> dict[Dim, int]:
     if options.scope == "layer":
-        return {info.dim: _amount(info.size, step_of(info, options), options) for info in dims}
+        return {info.dim: _share(info.size, options) for info in dims}
     relative = {
         info.dim: scores[info.dim] / max(float(scores[info.dim].mean()), 1e-30) for info in dims
     }
     everything = np.sort(np.concatenate(list(relative.values())))
     gone = round(options.fraction * len(everything))
     bar = everything[gone] if gone < len(everything) else np.inf
-    return {
-        info.dim: _rounded(
-            int((relative[info.dim] >= bar).sum()), info.size, step_of(info, options), options
-        )
-        for info in dims
-    }
+    return {info.dim: int((relative[info.dim] >= bar).sum()) for info in dims}
 
 
-def _amount(n: int, step: int, options: PruneOptions) -> int:
-    return _rounded(round(n * (1 - options.fraction)), n, step, options)
+def _share(n: int, options: PruneOptions) -> int:
+    return round(n * (1 - options.fraction))
 
 
 def _rounded(wanted: int, n: int, step: int, options: PruneOptions) -> int:
