@@ -1,8 +1,8 @@
-"""BatchNormalization while training: with frozen statistics, with live ones, or re-estimated alone.
+"""BatchNormalization while training: with live statistics, with frozen ones, or re-estimated alone.
 
-Frozen, the default, a node stays the affine function that inference sees, and its scale and bias are
-trained like any weight. Live, it normalises by the statistics of the batch and carries the running
-ones along (Ioffe and Szegedy 2015, arXiv:1502.03167):
+Frozen, a node stays the affine function that inference sees, and its scale and bias are trained like any
+weight. Live, it normalises by the statistics of the batch and carries the running ones along (Ioffe and
+Szegedy 2015, arXiv:1502.03167), which a network that has lost weights needs:
 
     running = m running + (1 - m) batch          variances biased, as ONNX has it
 
@@ -12,12 +12,13 @@ shifts, and what needs neither labels nor gradients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.autodiff.prepare import prepare
 from onnxprune.errors import ModelError, NothingToPruneError
 from onnxprune.graph import Weight, clone, replace, weights
 from onnxprune.progress import Progress, Silent
@@ -40,44 +41,46 @@ class Live:
     running: dict[str, str]
 
 
-def live(model: ir.Model, momentum: float = 0.9) -> Live:
-    """A copy in training mode, for `training_step(..., running=)`.
+def live(
+    model: ir.Model,
+    momentum: float = 0.9,
+    feeds: Mapping[str, np.ndarray] | None = None,
+) -> Live:
+    """A copy in training mode, for `training_step(..., running=)`; nothing is running without such nodes.
 
     Args:
-        model: A model without local functions, of opset 14 or above where it has BatchNormalization.
+        model: A model without local functions; below opset 14, which brought the training mode, the copy
+            is raised to opset 18.
         momentum: How much of a running statistic a batch leaves, 0 <= m < 1.
+        feeds: A batch of the model's inputs, to learn shapes from where the opset is raised.
 
     Raises:
-        ModelError: A BatchNormalization cannot be put into training mode.
+        ModelError: The running statistics of a node are no initializers of its own.
     """
-    copy = clone(model)
+    raised = _nodes(model) and model.opset_imports.get("", 0) < 14
+    copy = prepare(model, feeds) if raised else clone(model)
     running = {}
-    owned = {
-        weight.value: weight
-        for weight in weights(copy)
-        if weight.kind == "initializer" and weight.graph is copy.graph
-    }
-    for node in copy.graph:
-        if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
-            continue
-        if copy.opset_imports.get("", 0) < 14:
-            raise ModelError(
-                f"node {node.name}: BatchNormalization has no training mode before opset 14"
-            )
-        statistics = [node.inputs[3], node.inputs[4]]
+    for node in _nodes(copy):
         node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
         node.attributes["momentum"] = ir.AttrFloat32("momentum", momentum)
         node.resize_outputs(3)
-        for k, value in enumerate(statistics, 1):
-            if value is None or value not in owned or len(value.uses()) != 1:
+        for value, output in zip(node.inputs[3:5], node.outputs[1:], strict=True):
+            if value is None or not value.is_initializer() or len(value.uses()) != 1:
                 raise ModelError(
                     f"node {node.name}: its running statistics are no initializers of its own"
                 )
-            output = node.outputs[k]
             output.name = f"{value.name}/next"
             output.type = value.type
             running[value.name or ""] = output.name
     return Live(copy, running)
+
+
+def _nodes(model: ir.Model) -> list[ir.Node]:
+    return [
+        node
+        for node in model.graph
+        if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")
+    ]
 
 
 def reestimate(
@@ -107,7 +110,7 @@ def reestimate(
         NothingToPruneError: The model has no BatchNormalization (it may have been folded away).
         ModelError: See `live`.
     """
-    found = live(model, momentum=0.0)
+    found = live(model, 0.0, data.feed(next(data.batch_rows(2))))
     if not found.running:
         raise NothingToPruneError("the model has no BatchNormalization to re-estimate")
     found.model.graph.outputs.clear()

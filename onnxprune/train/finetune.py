@@ -10,13 +10,13 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, ModelError
 from onnxprune.graph import Weight, clone, inline, replace, weights
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session
-from onnxprune.train.batchnorm import live
-from onnxprune.train.lift import evaluation, lift
+from onnxprune.train.batchnorm import Live, live
+from onnxprune.train.lift import Arrays, evaluation, lift
 from onnxprune.train.loop import Epoch, Evaluated, Trained, train
 from onnxprune.train.objective import Objective, Source, objective, rows_of
 from onnxprune.train.options import TrainOptions
@@ -27,6 +27,9 @@ from onnxprune.train.trainable import trainable
 from onnxprune.validate.accuracy import accuracy_of
 
 __all__ = ["Finetuned", "finetune", "fit", "hold_aside", "zero_masks"]
+
+LEAST_LIVE = 8
+"""Samples that a batch must have for its statistics to mean anything."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,6 @@ def fit(
         alpha=options.alpha,
     )
     chosen = trainable(model, options.include, options.exclude)
-    in_training = live(model) if options.batchnorm == "live" else None
     seen, aside = hold_aside(data, options.held_aside, options.seed)
     said = None
     if teacher is not None and goal.teacher:
@@ -101,8 +103,9 @@ def fit(
     source, test = Source(seen, goal, said, batch), Source(aside, goal, said, batch)
     example = source.feed(rows_of(seen, min(batch, 2), np.arange(len(seen)), whole=False)[0])
     feeds = {name: example[name] for name in data.inputs}
+    mode = _mode(model, options, seen, feeds)
     step = training_step(
-        model if in_training is None else in_training.model,
+        mode.model,
         goal.loss,
         options.method,
         chosen,
@@ -110,7 +113,7 @@ def fit(
         options=options.step,
         masks=zero_masks(chosen) if options.keep_zeros else {},
         decayed={weight.name for weight in chosen if len(weight.shape) > 1},
-        running={} if in_training is None else in_training.running,
+        running=mode.running,
     )
     runner = Runner(step, options.providers, options.threads)
     carried = [w for w in weights(model) if w.graph is model.graph and w.name in step.start]
@@ -163,6 +166,19 @@ def zero_masks(chosen: Sequence[Weight]) -> dict[str, np.ndarray]:
             if kept.any() and not kept.all():
                 masks[weight.name] = kept
     return masks
+
+
+def _mode(model: ir.Model, options: TrainOptions, data: Dataset, feeds: Arrays) -> Live:
+    """The model with live BatchNormalizations where they are wanted, or possible if that is left open."""
+    size = 1 if data.stacked else data.fixed_batch or min(options.batch_size, len(data))
+    if options.batchnorm == "frozen" or (options.batchnorm == "auto" and size < LEAST_LIVE):
+        return Live(model, {})
+    try:
+        return live(model, feeds=feeds)
+    except ModelError:
+        if options.batchnorm == "live":
+            raise
+        return Live(model, {})
 
 
 def _schedule(options: TrainOptions, data: Dataset) -> Any:

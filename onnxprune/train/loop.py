@@ -22,6 +22,9 @@ from onnxprune.train.schedules import Schedule
 
 __all__ = ["Epoch", "Evaluate", "Evaluated", "Trained", "train"]
 
+EXPLODED = 1e4
+"""A loss that has grown by this factor has diverged, even if it is finite still."""
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -82,7 +85,7 @@ class Trained:
         best_epoch: The epoch that ended with it; 0 is the start.
         epochs: Those that ran to their end.
         stopped: Why it ended early, in words; empty if it did not.
-        diverged: Whether the loss became infinite or NaN.
+        diverged: Whether the loss exploded, or became infinite or NaN.
         interrupted: Whether the user ended it.
     """
 
@@ -161,7 +164,7 @@ def train(
     batches = len(rows_of(source.data, batch, np.arange(len(source.data)), whole=True))
     state = _Progress(epochs * batches)
     done: list[Epoch] = []
-    stopped, interrupted = "", False
+    stopped, interrupted, limit = "", False, 0.0
     try:
         for number in range(1, epochs + 1):
             began = time.perf_counter()
@@ -174,7 +177,8 @@ def train(
                     last = rate * schedule(state.done, state.total)
                     loss = runner.run(source.feed(rows), last)
                     state.done += 1
-                    if not math.isfinite(loss):
+                    limit = limit or EXPLODED * max(1.0, start.loss, loss)
+                    if not loss < limit:
                         stopped = _diverged(number, state.done, loss, last)
                         break
                     state.losses.append(loss)
@@ -186,13 +190,12 @@ def train(
             done.append(Epoch(number, float(np.mean(state.losses)), worth, last, seconds))
             if on_epoch is not None:
                 on_epoch(done[-1])
-            if not worth.finite:
+            weights = runner.arrays(names)
+            if not worth.finite or not all(np.isfinite(each).all() for each in weights.values()):
                 stopped = _diverged(number, state.done, worth.loss, last)
                 break
             if worth.worth > best.evaluated.worth:
-                weights = runner.arrays(names)
-                if all(np.isfinite(array).all() for array in weights.values()):
-                    best = _Best(weights, worth, number)
+                best = _Best(weights, worth, number)
     except KeyboardInterrupt:
         interrupted = True
         stopped = f"interrupted in epoch {len(done) + 1} of {epochs}"
@@ -217,6 +220,6 @@ def _best_names(runner: Runner) -> dict[str, str]:
 
 def _diverged(epoch: int, step: int, loss: float, rate: float) -> str:
     return (
-        f"training diverged in epoch {epoch}, step {step} (loss {loss:g} at learning rate {rate:.3g}); "
+        f"training diverged in epoch {epoch}, by step {step} (loss {loss:g}, learning rate {rate:.3g}); "
         "lower --lr, set --clip-norm, or look for extreme values in the data"
     )

@@ -14,6 +14,7 @@ from onnxprune.train.step import StepOptions
 __all__ = ["TrainOptions"]
 
 OptimizerName = Literal["adamw", "sgd"]
+BatchNorm = Literal["auto", "live", "frozen"]
 _RATES: Mapping[str, float] = {"adamw": 1e-3, "sgd": 1e-2}
 
 
@@ -36,7 +37,8 @@ class TrainOptions:
         l1: Weight of the sum of |w| in the loss; as weight decay, not for biases.
         l2: Weight of half the sum of w^2 in the loss; likewise.
         ema: Decay of the moving average of the weights, which is then the result; None keeps none.
-        batchnorm: `frozen` statistics, or `live` ones.
+        batchnorm: `live` statistics of each batch, with the running ones carried along, `frozen` ones, or
+            `auto`: live where the model's nodes and the batch allow it.
         smoothing: Label smoothing.
         temperature: Of distillation.
         alpha: Share of the teacher where there are labels too.
@@ -58,12 +60,12 @@ class TrainOptions:
     weight_decay: float = 0.0
     schedule: str = "cosine"
     warmup: float = 0.05
-    clip_norm: float | None = None
+    clip_norm: float | None = 1.0
     clip_value: float | None = None
     l1: float = 0.0
     l2: float = 0.0
     ema: float | None = None
-    batchnorm: Literal["frozen", "live"] = "frozen"
+    batchnorm: BatchNorm = "auto"
     smoothing: float = 0.0
     temperature: float = 2.0
     alpha: float = 0.5
@@ -84,8 +86,8 @@ class TrainOptions:
             raise OptionError(f"lr must be a finite number above 0, not {self.lr}")
         if self.optimizer not in get_args(OptimizerName):
             raise OptionError(f"unknown optimizer {self.optimizer!r}: choose from adamw, sgd")
-        if self.batchnorm not in ("frozen", "live"):
-            raise OptionError(f"batchnorm is frozen or live, not {self.batchnorm!r}")
+        if self.batchnorm not in get_args(BatchNorm):
+            raise OptionError(f"batchnorm is auto, live or frozen, not {self.batchnorm!r}")
         for name, share in (("warmup", self.warmup), ("held-aside", self.held_aside)):
             if not 0 <= share < 1:
                 raise OptionError(f"{name} must be at least 0 and below 1, not {share}")

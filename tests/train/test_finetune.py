@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from dataclasses import replace as with_
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxprune.errors import DataError, ModelError, NothingToPruneError, OptionError
+from onnxprune.graph import clone, replace, save, weights
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.sessions import session
+from onnxprune.train import Epoch, TrainOptions, finetune, fit, trainable
+from onnxprune.train.finetune import hold_aside
+from onnxprune.validate.accuracy import accuracy
+from tests.train.steps import digits
+
+
+def damaged(model: ir.Model, share: float) -> ir.Model:
+    """The smallest weights of every convolution and matrix set to zero."""
+    copy = clone(model)
+    for weight in trainable(copy):
+        if len(weight.shape) > 1:
+            array = weight.array()
+            limit = np.quantile(np.abs(array), share)
+            replace(weight, np.where(np.abs(array) <= limit, 0, array).astype(np.float32))
+    return copy
+
+
+def top1(model: ir.Model) -> float:
+    _, test = digits("resnet", "digits")
+    return accuracy(session(model, threads=1), test).value
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_pruned_network_recovers_and_its_zeros_stay(labels: bool) -> None:
+    model, data = digits("resnet")
+    pruned = damaged(model, 0.8)
+    before = top1(pruned)
+    used = data if labels else with_(data, labels=None)
+    options = TrainOptions(epochs=6, threads=1, lr=5e-3)
+    found = fit(pruned, used, None if labels else model, options)
+    assert before < 0.9
+    assert top1(found.model) > 0.96
+    losses = [epoch.loss for epoch in found.trained.epochs]
+    assert losses[-1] < 0.5 * losses[0]
+    assert found.trained.best.worth > found.trained.start.worth
+    after = {weight.name: weight.array() for weight in weights(found.model)}
+    for weight in trainable(pruned):
+        if len(weight.shape) > 1:
+            zeros = weight.array() == 0
+            assert zeros.mean() > 0.7
+            assert not after[weight.name][zeros].any()
+            assert (after[weight.name] != weight.array()).any()
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    model, data = digits("lstm")
+    results = [
+        finetune(damaged(model, 0.5), data.take(64), epochs=2, threads=1, seed=seed)
+        for seed in (1, 1, 2)
+    ]
+    files = [tmp_path / f"{k}.onnx" for k in range(3)]
+    for found, file in zip(results, files, strict=True):
+        save(found, file)
+    first, second, third = (file.read_bytes() for file in files)
+    assert first == second
+    assert first != third
+
+
+def test_the_model_given_is_left_as_it_is() -> None:
+    model, data = digits("lstm")
+    before = {weight.name: weight.array().copy() for weight in weights(model)}
+    finetune(model, data.take(40), epochs=1, threads=1)
+    for weight in weights(model):
+        np.testing.assert_array_equal(weight.array(), before[weight.name])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_divergence_stops_and_keeps_what_is_finite(optimizer: Literal["sgd", "adamw"]) -> None:
+    model, data = digits("lstm")
+    options = TrainOptions(epochs=3, lr=1e6, optimizer=optimizer, warmup=0, threads=1)
+    found = fit(model, data.take(80), None, options)
+    assert found.trained.diverged
+    assert found.trained.best_epoch == 0
+    assert "diverged" in found.trained.stopped
+    assert "--lr" in found.trained.stopped
+    assert all(
+        np.isfinite(w.array()).all() for w in weights(found.model) if w.dtype.is_floating_point()
+    )
+
+
+def test_nan_in_a_sample_stops_and_keeps_what_is_finite() -> None:
+    model, data = digits("lstm")
+    images = data.inputs["image"].copy()
+    broken = Dataset({"image": images}, data.labels)
+    options = TrainOptions(epochs=2, threads=1, held_aside=0.1)
+    aside = hold_aside(broken, 0.1, 0)[1].inputs["image"]
+    hurt = next(k for k in range(len(images)) if not (aside == images[k]).all((1, 2, 3)).any())
+    images[hurt] = np.nan
+    found = fit(model, broken, None, options)
+    assert found.trained.diverged
+    assert found.trained.best_epoch == 0
+    for weight in weights(model):
+        after = next(w for w in weights(found.model) if w.name == weight.name)
+        np.testing.assert_array_equal(after.array(), weight.array())
+
+
+def test_a_model_that_is_not_finite_is_refused() -> None:
+    model, data = digits("lstm")
+    bad = clone(model)
+    (head,) = [weight for weight in weights(bad) if weight.name == "head.bias"]
+    replace(head, np.full(10, np.inf, np.float32))
+    with pytest.raises(ModelError, match="cannot start"):
+        finetune(bad, data.take(40), epochs=1, threads=1)
+
+
+def test_an_interrupt_keeps_the_best_so_far() -> None:
+    model, data = digits("lstm")
+
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    pruned = damaged(model, 0.7)
+    found = fit(pruned, data, None, TrainOptions(epochs=9, threads=1), on_epoch=interrupt)
+    assert found.trained.interrupted
+    assert "epoch 3 of 9" in found.trained.stopped
+    assert found.trained.best_epoch == 1
+    assert found.trained.best.worth > found.trained.start.worth
+
+
+def test_averages_are_the_result_where_they_are_kept() -> None:
+    model, data = digits("lstm")
+    found = fit(damaged(model, 0.7), data, None, TrainOptions(epochs=2, threads=1, ema=0.5))
+    held = found.trained
+    assert held.best_epoch > 0
+    assert set(held.weights) == {weight.name for weight in trainable(model)}
+    values = {weight.name: weight.array() for weight in weights(found.model)}
+    np.testing.assert_array_equal(values["head.weight"], held.weights["head.weight"])
+
+
+def test_what_cannot_be_trained_is_said() -> None:
+    model, data = digits("lstm")
+    with pytest.raises(DataError, match="labels in the data, or the original"):
+        finetune(model, with_(data, labels=None), epochs=1)
+    with pytest.raises(OptionError, match="no float constant"):
+        finetune(model, data, epochs=1, include=("nothing.*",))
+    with pytest.raises(NothingToPruneError):
+        finetune(model, data, epochs=1, exclude=("*",))
+    with pytest.raises(DataError, match="too few"):
+        finetune(model, data.take(1), epochs=1)
+    with pytest.raises(OptionError, match="lr"):
+        TrainOptions(lr=0.0)
