@@ -1,0 +1,373 @@
+"""The whole program on the models of this repository, and on small ones made here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import onnxprune
+from onnxprune import cli, pipeline
+from onnxprune.validate.equality import Equality
+from tests.dims.exact import build, constants, difference, masked, session
+from tests.models import DIGITS
+
+MODELS = ("digits_resnet", "digits_vit", "digits_lstm")
+PLAIN = {"criterion": "magnitude", "recover": "none", "check_latency": False}
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A perceptron with 16 hidden units."""
+    model = build(
+        "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
+        w1=(6, 16),
+        w2=(16, 5),
+    )
+    onnx.save(model, tmp_path / "in.onnx")
+    return tmp_path / "in.onnx"
+
+
+def opsets(model: onnx.ModelProto) -> dict[str, int]:
+    return {opset.domain: opset.version for opset in model.opset_import}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_channels_of_trained_models(name: str, tmp_path: Path) -> None:
+    source, out, plan = DIGITS / f"{name}.onnx", tmp_path / "out.onnx", tmp_path / "plan.json"
+    before = source.read_bytes()
+    report = onnxprune.prune(
+        source, out, plan=plan, data=DIGITS / "digits.npz", round_to=1, **PLAIN
+    )
+    assert source.read_bytes() == before
+    assert report.before is not None
+    assert report.after is not None
+    assert report.after.params < 0.5 * report.before.params
+    assert report.after.macs < 0.5 * report.before.macs
+    assert report.after.bytes == out.stat().st_size
+    assert {check.name: check.passed for check in report.checks}["cutting equals masking"]
+    original, pruned = onnx.load(source), onnx.load(out)
+    onnx.checker.check_model(pruned, full_check=True)
+    assert pruned.ir_version == original.ir_version
+    assert opsets(pruned) == opsets(original)
+    removed = json.loads(plan.read_text())["removed"]
+    assert removed
+    images = np.load(DIGITS / "digits.npz")["image"]
+    reference, mine = session(masked(original, removed)), session(pruned)
+    for batch in (images[:1], images[:50]):
+        (a,), (b,) = (made.run(None, {"image": batch}) for made in (reference, mine))
+        assert difference(a, b) < 1e-4
+    kept, known = constants(pruned), constants(original)
+    for tensor, axes in removed.items():
+        array = numpy_helper.to_array(known[tensor])
+        for axis, gone in axes.items():
+            array = np.delete(array, gone, int(axis))
+        assert np.array_equal(numpy_helper.to_array(kept[tensor]), array)
+
+
+@pytest.mark.slow
+def test_the_default_run_keeps_the_accuracy(tmp_path: Path) -> None:
+    """With samples: scores and re-fitting, by default."""
+    report = onnxprune.prune(
+        DIGITS / "digits_resnet.onnx",
+        tmp_path / "out.onnx",
+        sparsity=0.25,
+        data=DIGITS / "digits_calib.npz",
+        check_latency=False,
+    )
+    accuracy = next(check for check in report.checks if check.name == "accuracy")
+    assert accuracy.values["before"]["value"] > 0.99
+    assert accuracy.values["after"]["value"] > 0.97
+
+
+@pytest.mark.parametrize("granularity", ["weight", "2:4", "block:4x4"])
+@pytest.mark.parametrize("name", MODELS)
+def test_zeroing_weights_of_trained_models(name: str, granularity: str, tmp_path: Path) -> None:
+    source, out, plan = DIGITS / f"{name}.onnx", tmp_path / "out.onnx", tmp_path / "plan.json"
+    report = onnxprune.prune(
+        source, out, granularity=granularity, plan=plan, data=DIGITS / "digits.npz", **PLAIN
+    )
+    before, after = constants(onnx.load(source)), constants(onnx.load(out))
+    assert before.keys() == after.keys()
+    zeros = total = 0
+    for tensor, proto in before.items():
+        a, b = numpy_helper.to_array(proto), numpy_helper.to_array(after[tensor])
+        assert a.shape == b.shape
+        assert np.array_equal(b[b != 0], a[b != 0])
+        if a.ndim > 1 and a.size > 100 and a.dtype.kind == "f":
+            zeros, total = zeros + int((b == 0).sum()), total + a.size
+    assert 0.4 < zeros / total < 0.55
+    assert json.loads(plan.read_text())["granularity"] == granularity
+    assert report.passed
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"criterion": "random", "seed": 3}, {"granularity": "2:4"}]
+)
+def test_the_same_input_options_and_seed_give_the_same_bytes(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
+    source = DIGITS / "digits_resnet.onnx"
+    outputs = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for out in outputs:
+        onnxprune.prune(source, out, **{**PLAIN, "check_drift": False, **options})
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_another_seed_of_random_cuts_others(tmp_path: Path, small: Path) -> None:
+    plans = []
+    for seed in (0, 1):
+        plan = tmp_path / f"{seed}.json"
+        onnxprune.prune(
+            small, dry_run=True, plan=plan, criterion="random", seed=seed, check_latency=False
+        )
+        plans.append(json.loads(plan.read_text())["removed"])
+    assert plans[0] != plans[1]
+
+
+def test_magnitude_removes_the_smallest(tmp_path: Path) -> None:
+    w1 = np.ones((4, 8), "f4") * np.array([5, 1, 6, 2, 7, 3, 8, 4], "f4")
+    model = build(
+        "(float[N,4] x) => (float[N,2] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
+        w1=w1,
+        w2=np.ones((8, 2), "f4"),
+    )
+    onnx.save(model, tmp_path / "in.onnx")
+    onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", round_to=1, check_latency=False)
+    kept = numpy_helper.to_array(constants(onnx.load(tmp_path / "out.onnx"))["w1"])
+    assert np.array_equal(kept, w1[:, [0, 2, 4, 6]])
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"sparsity": 0.0}, 16),
+        ({"sparsity": 0.3, "round_to": 1}, 11),
+        ({"sparsity": 0.3, "round_to": 4}, 12),
+        ({"sparsity": 0.99, "round_to": 1}, 1),
+        ({"sparsity": 0.99, "round_to": 1, "min_channels": 3}, 3),
+    ],
+)
+def test_how_many_channels_stay(small: Path, options: dict[str, float], kept: int) -> None:
+    out = small.with_name("out.onnx")
+    onnxprune.prune(small, out, check_latency=False, **options)
+    assert list(constants(onnx.load(out))["w1"].dims) == [6, kept]
+
+
+def test_excluded_names_stay_whole(tmp_path: Path) -> None:
+    source, out = DIGITS / "digits_resnet.onnx", tmp_path / "out.onnx"
+    report = onnxprune.prune(source, out, exclude=["blocks.0.*"], **PLAIN)
+    before, after = constants(onnx.load(source)), constants(onnx.load(out))
+    assert before["blocks.0.conv1.weight"].dims == after["blocks.0.conv1.weight"].dims
+    assert report.after.params < report.before.params
+
+
+def test_a_dry_run_writes_the_plan_and_the_report_only(run: Run, small: Path) -> None:
+    out, plan, report = (small.with_name(n) for n in ("out.onnx", "plan.json", "report.json"))
+    code, text, err = run(small, out, "--dry-run", "--plan", plan, "--report", report)
+    assert (code, err) == (0, "")
+    assert "w1" in text
+    assert not out.exists()
+    assert set(json.loads(plan.read_text())["removed"]) == {"w1", "w2"}
+    data = json.loads(report.read_text())
+    assert data["command"] == "prune"
+    assert data["after"]["params"] < data["before"]["params"]
+
+
+def test_inspect_names_dims_costs_and_reasons(run: Run, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    code, text, _ = run("inspect", DIGITS / "digits_vit.onnx", "--report", report)
+    assert code == 0
+    assert "LayerNormalization normalises over it" in text
+    assert "it feeds graph output logits" in text
+    data = json.loads(report.read_text())
+    assert any(row["size"] == 96 and not row["reason"] for row in data["dims"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json"]
+
+
+def test_validate_two_models(run: Run, small: Path) -> None:
+    out, report = small.with_name("out.onnx"), small.with_name("report.json")
+    assert run(small, out, "--round-to", 1)[0] == 0
+    code, text, _ = run("validate", small, out, "--report", report)
+    assert code == 0
+    assert "drift" in text
+    checks = {check["name"] for check in json.loads(report.read_text())["checks"]}
+    assert any("drift" in name for name in checks)
+    assert run("validate", small, small)[0] == 0
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_result_that_is_not_exact_is_not_written(
+    run: Run, small: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+) -> None:
+    monkeypatch.setattr(pipeline, "prove", lambda *_a, **_k: Equality(math.inf, "y", 1))
+    monkeypatch.setattr("onnxprune.validate.proof.prove", lambda *_a, **_k: Equality(0.0, "y", 1))
+    out, plan = small.with_name("out.onnx"), small.with_name("plan.json")
+    if existing:
+        out.write_bytes(b"precious")
+    code, text, err = run(small, out, "--plan", plan, "--round-to", 1)
+    assert (code, text) == (1, "")
+    assert err.startswith("error: cutting is not the same as masking")
+    assert len(err.splitlines()) == 1
+    assert not plan.exists()
+    assert out.read_bytes() == b"precious" if existing else not out.exists()
+
+
+def test_dims_whose_cut_is_measured_inexact_stay_whole(tmp_path: Path) -> None:
+    """A sigmoid makes one half of zero, and a sum without weights counts it."""
+    model = build(
+        """(float[N,6] x) => (float[N,5] y) {
+            a = MatMul(x, w1)
+            s = Sigmoid(a)
+            t = ReduceSum(s, last)
+            h = MatMul(x, w2)
+            r = Relu(h)
+            g = MatMul(r, w3)
+            y = Mul(t, g)
+        }""",
+        last=np.array([1]),
+        w1=(6, 8),
+        w2=(6, 8),
+        w3=(8, 5),
+    )
+    onnx.save(model, tmp_path / "in.onnx")
+    report = onnxprune.prune(
+        tmp_path / "in.onnx", tmp_path / "out.onnx", round_to=1, check_latency=False
+    )
+    after = constants(onnx.load(tmp_path / "out.onnx"))
+    assert list(after["w1"].dims) == [6, 8]
+    assert list(after["w3"].dims) == [4, 5]
+    assert any("measured not to be exact" in note for note in report.notes)
+
+
+def save(path: Path, text: str, **weights: object) -> Path:
+    opset = weights.pop("opset", 17)
+    onnx.save(build(text, opset=opset, **weights), path)
+    return path
+
+
+BAD = {
+    "integers only": (
+        "(int64[N,2] x) => (int64[N,2] y) { a = MatMul(x, w) y = MatMul(a, w) }",
+        {"w": np.ones((2, 2), np.int64)},
+        "nothing to prune",
+    ),
+    "no weights": ("(float[N,6] x) => (float[N,6] y) { y = Relu(x) }", {}, "nothing to prune"),
+    "interface only": (
+        "(float[N,6] x) => (float[N,5] y) { y = MatMul(x, w) }",
+        {"w": (6, 5)},
+        "it feeds graph output y",
+    ),
+    "NaN": (
+        "(float[N,2] x) => (float[N,2] y) { a = MatMul(x, w) y = MatMul(a, v) }",
+        {"w": np.full((2, 4), np.nan, "f4"), "v": (4, 2)},
+        "'w' has NaN values",
+    ),
+    "an op that is not known": (
+        "(float[N,6] x) => (float[N,6] y) { y = com.acme.Foo(x) }",
+        {},
+        "onnxruntime does not load",
+    ),
+    "an opset that is not known": (
+        "(float[N,6] x) => (float[N,6] y) { y = Relu(x) }",
+        {"opset": 99},
+        "onnxruntime does not load",
+    ),
+    "shapes that do not fit": (
+        "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w) y = MatMul(a, v) }",
+        {"w": (7, 8), "v": (8, 5)},
+        "onnxruntime",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "weights", "expected"), BAD.values(), ids=BAD)
+def test_what_cannot_be_pruned_is_one_line(
+    run: Run, tmp_path: Path, text: str, weights: dict[str, object], expected: str
+) -> None:
+    source, out = save(tmp_path / "in.onnx", text, **weights), tmp_path / "out.onnx"
+    before = source.read_bytes()
+    code, said, err = run(source, out)
+    assert (code, said) == (1, "")
+    assert err.startswith("error: ")
+    assert expected in err
+    assert len(err.splitlines()) == 1
+    assert source.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["in.onnx"]
+
+
+@pytest.mark.parametrize("output", ["missing/out.onnx", ".", "file/out.onnx"])
+def test_places_that_cannot_be_written(run: Run, small: Path, output: str) -> None:
+    small.with_name("file").write_text("")
+    code, _, err = run(small, small.parent / output, "--round-to", 1)
+    assert code == 1
+    assert err.startswith("error: cannot write")
+    assert len(err.splitlines()) == 1
+    assert sorted(path.name for path in small.parent.iterdir()) == ["file", "in.onnx"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "above", "absolute", "link"])
+def test_external_data_that_is_not_there(run: Run, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    source, data = folder / "in.onnx", folder / "in.data"
+    model = build(
+        "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) y = MatMul(a, w2) }",
+        w1=(6, 16),
+        w2=(16, 5),
+    )
+    onnx.save(model, source, save_as_external_data=True, location="in.data", size_threshold=0)
+    outside = tmp_path / "outside.data"
+    outside.write_bytes(data.read_bytes())
+    if damage == "missing":
+        data.unlink()
+    elif damage == "short":
+        data.write_bytes(data.read_bytes()[:-8])
+    elif damage == "link":
+        data.unlink()
+        data.symlink_to(outside)
+    else:
+        proto = onnx.load(source, load_external_data=False)
+        for tensor in proto.graph.initializer:
+            entry = next(e for e in tensor.external_data if e.key == "location")
+            entry.value = "../outside.data" if damage == "above" else str(outside)
+        source.write_bytes(proto.SerializeToString())
+    out = tmp_path / "out.onnx"
+    code, said, err = run(source, out, "--round-to", 1)
+    assert (code, said) == (1, "")
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert "data" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "outside.data"]
+
+
+def test_external_data_stays_external(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.onnx", tmp_path / "other" / "out.onnx"
+    out.parent.mkdir()
+    model = build(
+        "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) y = MatMul(a, w2) }",
+        w1=(6, 64),
+        w2=(64, 5),
+    )
+    onnx.save(model, source, save_as_external_data=True, location="d.bin", size_threshold=0)
+    onnxprune.prune(source, out, check_latency=False)
+    pruned = onnx.load(out)
+    assert constants(pruned)["w1"].dims[1] == 32
+    assert len(list(out.parent.iterdir())) == 2
