@@ -1,11 +1,12 @@
-"""Loss and all weight gradients: onnxruntime with onnxprune's gradient graph against PyTorch's autograd.
+"""Loss and all weight gradients: onnxruntime against PyTorch.
 
-Same weights, same batch, same number of threads, in one process; every model runs in inference mode (running
-statistics, no dropout). Times are the
-shortest of several runs taken in turns; memory is what a process of its own grows by, at its peak, from before it loads the
-model. Needs torch and torchvision, which the program itself does not.
+Same weights, same batch, same number of threads, in one process; every model runs in inference mode
+(running statistics, no dropout). Times are the shortest of several runs taken in turns; memory is
+what a process of its own grows by, at its peak, from before it loads the model. Needs torch and
+torchvision, which the program itself does not.
 
-    python benchmarks/gradients.py [--batch 8] [--threads 2] [--repeat 5] [--provider cpu] [MODEL ...]
+    python benchmarks/gradients.py [--batch 8] [--threads 2] [--repeat 5] [--provider cpu] [MODEL
+    ...]
 """
 
 from __future__ import annotations
@@ -156,17 +157,15 @@ def fastest_ms(runs: Sequence[Callable[[], Any]], repeat: int) -> list[float]:
     return [seconds * 1e3 for seconds in best]
 
 
-def peak_mb(
-    side: str, path: Path, names: list[str], options: argparse.Namespace, name: str
-) -> float:
+def peak_mb(side: str, path: Path, options: argparse.Namespace, name: str) -> float:
     """Peak growth of a fresh process that runs one side twice."""
-    task = json.dumps([side, str(path), names, name, options.batch, options.threads])
+    task = json.dumps([side, str(path), name, options.batch, options.threads])
     command = [sys.executable, __file__, "--provider", options.provider, "--memory", task]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def _memory(task: str, provider: str) -> None:
-    side, path, names, name, batch, threads = json.loads(task)
+    side, path, name, batch, threads = json.loads(task)
     if side == "torch":
         _torchvision()
     else:
@@ -235,8 +234,7 @@ def _row(name: str, folder: Path, options: argparse.Namespace) -> float:
         backward = folder / "backward.onnx"
         save(gradient(load(path), CrossEntropy("logits"), names, feeds={"x": x}), backward)
         mb = [
-            peak_mb(side, at, names, options, name)
-            for side, at in (("torch", path), ("onnx", backward))
+            peak_mb(side, at, options, name) for side, at in (("torch", path), ("onnx", backward))
         ]
         memory = [f"{mb[0]:.0f}", f"{mb[1]:.0f}", f"{mb[1] / mb[0]:.2f}"]
     cells = [name, f"{error:.1e}", f"{torch_ms:.0f}", f"{onnx_ms:.0f}"]

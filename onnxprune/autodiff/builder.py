@@ -214,8 +214,7 @@ class Ops:
         return self.Reshape(x, self.shape_of(like), allowzero=1)
 
     def reshape_before(self, x: Tensor, sizes: Sequence[int], like: Tensor, axis: int) -> Tensor:
-        """`x` with the given sizes, one of which may be -1, followed by those of `like` from
-        `axis`."""
+        """`x` with the given sizes (one may be -1), then those of `like` from `axis` on."""
         tail = like.shape[axis:]
         if None not in tail:
             return self.Reshape(x, [*sizes, *(size for size in tail if size is not None)])

@@ -1,7 +1,8 @@
 """Control flow whose course is known, written out.
 
 1. An If whose condition is the same whatever the inputs becomes the branch that is taken.
-2. A Scan over sequences of known length, and a Loop of a known number of trips that no condition ends
+2. A Scan over sequences of known length, and a Loop of a known number of trips that no condition
+    ends
    early, become as many copies of their body.
 
 What remains (conditions and lengths that only the data decides) has no gradient rule.

@@ -198,8 +198,8 @@ def _contiguous_slices(
 ) -> tuple[Tensor, list[Tensor]]:
     """The same without cutting rows, which copies many times faster.
 
-    With dY zero-padded to the width of the padded image, a tap reads one run of the image's rows laid
-    end to end; what it reads beyond the end of a row meets those zeros.
+    With dY zero-padded to the width of the padded image, a tap reads one run of the image's rows
+    laid end to end; what it reads beyond the end of a row meets those zeros.
     """
     dy = op.Pad(dy, [0, 0, 0, 0, 0, 0, 0, w.extent[1] - 1])
     image = op.Pad(image, [0, 0, *w.begin, 0, 0, w.end[0] + 1, w.end[1]])

@@ -1,7 +1,7 @@
 """Quantisation, straight through (Bengio, Leonard and Courville 2013, arXiv:1308.3432).
 
-Rounding counts as the identity and saturation stops the gradient. The gradient at an integer tensor q is that of
-the real number it stands for, in units of its own steps: with q = x / s + z,
+Rounding counts as the identity and saturation stops the gradient. The gradient at an integer tensor
+q is that of the real number it stands for, in units of its own steps: with q = x / s + z,
 
     dx = dq / s where q did not saturate        ds = - sum dq x / s^2     (QuantizeLinear)
     dq = dy s                                   ds = sum dy (q - z)       (DequantizeLinear)

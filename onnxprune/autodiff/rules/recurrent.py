@@ -83,8 +83,11 @@ class _Direction:
 
 @dataclass(frozen=True)
 class _Result:
-    """Gradients before the activations, of the input's product and of the state's, and of the first
-    states."""
+    """What a direction gives.
+
+    Gradients before the activations, at the input's product and at the state's, and of the first
+    states.
+    """
 
     input_side: Tensor
     state_side: Tensor

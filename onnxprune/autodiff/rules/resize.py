@@ -47,7 +47,7 @@ def _unchanged(call: Call, place: int, axis: int) -> bool:
 
 
 def _matrix(call: Call, place: int, axis: int, count: int) -> Tensor:
-    """out x in: the identity, resized along its last axis, turned."""
+    """Shape out x in: the identity, resized along its last axis, turned."""
     op, x = call.op, call.x
     size = op.Slice(op.shape_of(x), [axis], [axis + 1], [0])
     eye = _eye(op, x, axis, size)
@@ -86,7 +86,7 @@ def _eye(op: Ops, x: Tensor, axis: int, size: Tensor) -> Tensor:
 
 
 def _along(op: Ops, dy: Tensor, matrix: Tensor, axis: int, rank: int) -> Tensor:
-    """dy times the matrix along one axis."""
+    """The product of dy with the matrix along one axis."""
     if axis == rank - 1:
         return op.MatMul(dy, matrix)
     if axis == rank - 2:

@@ -1,12 +1,13 @@
 """Reading an image between its pixels (GridSample).
 
-Along each axis the grid's coordinate u, in [-1, 1], is a position p in pixels; linear interpolation reads the two
-pixels around it with weights 1 - f and f, f = p - floor(p). So with the corners c of the cell around p,
+Along each axis the grid's coordinate u, in [-1, 1], is a position p in pixels; linear interpolation
+reads the two pixels around it with weights 1 - f and f, f = p - floor(p). So with the corners c of
+the cell around p,
 
     y = sum_c w_c x[c]      dx[c] += w_c dy      dw_c = sum_channels dy x[c]
 
-and the gradient of the grid is that of the weights, times pixels per unit of u. Padding `border` holds p at the edge, `reflection` folds it
-back, and `zeros` drops corners outside.
+and the gradient of the grid is that of the weights, times pixels per unit of u. Padding `border`
+holds p at the edge, `reflection` folds it back, and `zeros` drops corners outside.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from onnxprune.autodiff.registry import Call, Gradients, vjp
 
 @dataclass(frozen=True)
 class _Axis:
-    """Reading along one axis: for each of the neighbours, its index, weight and whether it counts."""
+    """Reading along one axis: of each neighbour the index, the weight and whether it counts."""
 
     size: Tensor
     index: list[Tensor]

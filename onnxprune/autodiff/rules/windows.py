@@ -1,5 +1,4 @@
-"""What convolutions and poolings share: where their windows lie, and the same sum over windows
-backwards."""
+"""What convolutions and poolings share: their windows, and the sum over windows backwards."""
 
 from __future__ import annotations
 
