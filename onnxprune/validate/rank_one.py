@@ -18,7 +18,8 @@ from onnxprune.dims import Dim, Keep, Tracing, keep_mask, leaves, trace
 from onnxprune.dims.edit import Edit
 from onnxprune.errors import ValidationError
 from onnxprune.graph import Weight
-from onnxprune.runtime.measure import Measured, insert_before_use
+from onnxprune.runtime.measure import Measured
+from onnxprune.runtime.stand_ins import insert_before_use
 
 __all__ = ["BIG_MODEL", "is_big", "positive", "rank_one"]
 

@@ -1,0 +1,90 @@
+"""Bodies of If, Loop and Scan: what they capture, and each of them as a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.errors import ModelError
+from onnxprune.graph import clone, constant
+
+__all__ = ["as_model", "bodies_by_node", "body_feed", "outer_values"]
+
+
+def as_model(
+    graph: ir.Graph, owner: ir.Model, outer: Mapping[ir.Value, np.ndarray]
+) -> tuple[ir.Model, dict[str, np.ndarray]]:
+    """The graph as a model; captured values become inputs (given back with what to feed) or initializers."""
+    if graph is owner.graph:
+        return clone(owner), {}
+    copy = graph.clone(allow_outer_scope_values=True)
+    feed: dict[str, np.ndarray] = {}
+    for value in outer_values(graph):
+        tensor = constant(value)
+        new = ir.Value(name=value.name, const_value=tensor)
+        if tensor is not None:
+            new.dtype, new.shape = tensor.dtype, ir.Shape(tensor.shape.numpy())
+            copy.register_initializer(new)
+        elif value in outer:
+            array = outer[value]
+            new.dtype, new.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
+            copy.inputs.append(new)
+            feed[value.name or ""] = array
+        else:
+            raise ModelError(f"a body captures {value.name!r}, which was not measured")
+        for node in copy.all_nodes():
+            for i, used in enumerate(node.inputs):
+                if used is value:
+                    node.replace_input_with(i, new)
+    copy.opset_imports.update(owner.opset_imports)
+    model = ir.Model(copy, ir_version=owner.ir_version)
+    model.meta.update(owner.meta)
+    return model, feed
+
+
+def body_feed(
+    node: ir.Node, body: ir.Graph, known: Mapping[ir.Value, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What a body is fed in its first round."""
+    given = [None if value is None else _array(value, known) for value in node.inputs]
+    if node.op_type == "Loop":
+        given[:2] = [np.asarray(0, np.int64), np.asarray(True)]
+    elif node.op_type == "Scan":
+        states = len(given) - node.attributes["num_scan_inputs"].as_int()
+        given = [a if k < states or a is None else a[0] for k, a in enumerate(given)]
+    elif node.op_type == "If":
+        given = []
+    feed = {}
+    for value, array in zip(body.inputs, given, strict=False):
+        if array is None:
+            raise ModelError(f"the input {value.name!r} of a body was not measured")
+        feed[value.name or ""] = array
+    return feed
+
+
+def _array(value: ir.Value, known: Mapping[ir.Value, np.ndarray]) -> np.ndarray | None:
+    tensor = constant(value)
+    return known.get(value) if tensor is None else tensor.numpy()
+
+
+def bodies_by_node(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Graph]]:
+    """The bodies that nodes of this graph have, with their nodes."""
+    for node in graph:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield node, attribute.as_graph()
+
+
+def outer_values(body: ir.Graph) -> list[ir.Value]:
+    """Values from outside that a body, or one inside it, uses."""
+    inner: set[ir.Value] = set()
+    used: dict[ir.Value, None] = {}
+    for graph in (body, *body.subgraphs()):
+        inner.update(graph.inputs, graph.initializers.values())
+        used.update(dict.fromkeys(graph.outputs))
+        for node in graph:
+            inner.update(node.outputs)
+            used.update((value, None) for value in node.inputs if value is not None)
+    return [value for value in used if value not in inner]
