@@ -9,7 +9,7 @@ from onnxprune.train.options import TrainOptions
 from onnxprune.train.runner import Runner
 from onnxprune.train.schedules import schedule
 from onnxprune.train.step import Step, StepOptions, training_step
-from onnxprune.train.trainable import trainable
+from onnxprune.train.trainable import trainable, untie
 
 __all__ = [
     "SGD",
@@ -34,4 +34,5 @@ __all__ = [
     "train",
     "trainable",
     "training_step",
+    "untie",
 ]

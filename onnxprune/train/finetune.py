@@ -23,7 +23,7 @@ from onnxprune.train.options import TrainOptions
 from onnxprune.train.runner import Runner, evaluate
 from onnxprune.train.schedules import schedule
 from onnxprune.train.step import training_step
-from onnxprune.train.trainable import trainable
+from onnxprune.train.trainable import trainable, untie
 from onnxprune.validate.accuracy import accuracy_of
 
 __all__ = ["Finetuned", "finetune", "fit", "hold_aside", "zero_masks"]
@@ -85,7 +85,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Finetuned:
     """`finetune` with options made before, and all that is known about the run."""
-    model = inline(model)
+    model = untie(inline(model))
     goal = objective(
         model,
         data,

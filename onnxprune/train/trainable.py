@@ -21,9 +21,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import NothingToPruneError, OptionError
-from onnxprune.graph import Weight, weights
+from onnxprune.graph import Weight, clone, weights
 
-__all__ = ["trainable"]
+__all__ = ["trainable", "untie"]
 
 _TYPES = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
@@ -86,6 +86,52 @@ def trainable(
     if not chosen:
         raise NothingToPruneError("nothing to train: the model has no float weights that are left")
     return chosen
+
+
+def untie(model: ir.Model) -> ir.Model:
+    """The model with vectors that exporters have merged because they were equal as tensors of their own again.
+
+    PyTorch writes one of two equal biases as the Identity of the other. Trained as one tensor they would
+    get the sum of both gradients, and stay equal. Matrices stay tied: there it is meant (an embedding and
+    the projection back).
+
+    Args:
+        model: A model without local functions; left as it is.
+    """
+    merged = [
+        (node.name, node.outputs[0].name)
+        for node in model.graph
+        if node.op_type == "Identity" and node.domain in ("", "ai.onnx") and _is_vector(node)
+    ]
+    if not merged:
+        return model
+    copy = clone(model)
+    for node in list(copy.graph):
+        if (node.name, node.outputs[0].name) not in merged or node.op_type != "Identity":
+            continue
+        source, old = node.inputs[0], node.outputs[0]
+        assert source is not None
+        assert source.const_value is not None
+        value = ir.Value(name=old.name, type=source.type, shape=source.shape)
+        value.const_value = ir.Tensor(source.const_value.numpy(), name=old.name)
+        old.name = None
+        ir.convenience.replace_all_uses_with(old, value)
+        copy.graph.remove(node, safe=True)
+        copy.graph.register_initializer(value)
+    return copy
+
+
+def _is_vector(node: ir.Node) -> bool:
+    source, output = node.inputs[0], node.outputs[0]
+    return (
+        source is not None
+        and source.is_initializer()
+        and not source.is_graph_input()
+        and source.const_value is not None
+        and source.const_value.dtype in _TYPES
+        and len(source.const_value.shape) == 1
+        and not output.is_graph_output()
+    )
 
 
 def _named(weight: Weight, patterns: Sequence[str]) -> bool:

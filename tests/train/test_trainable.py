@@ -8,7 +8,8 @@ from onnx import helper, numpy_helper
 
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.graph import load, weights
-from onnxprune.train import trainable
+from onnxprune.runtime.sessions import session
+from onnxprune.train import trainable, untie
 from tests.models import random, write
 from tests.train.steps import digits
 
@@ -73,3 +74,17 @@ def test_patterns_choose() -> None:
         trainable(model, ["hed.*"])
     with pytest.raises(NothingToPruneError):
         trainable(model, exclude=["*"])
+
+
+def test_vectors_that_the_exporter_merged_are_apart_again() -> None:
+    model, data = digits("resnet")
+    apart = untie(model)
+    assert model.graph.num_nodes() - apart.graph.num_nodes() == 2
+    assert len(trainable(apart)) == len(trainable(model)) + 2
+    names = {weight.name for weight in trainable(apart)}
+    assert {"blocks.1.short.1.bias", "blocks.3.short.1.bias"} <= names
+    feed = {"image": data.inputs["image"][:4]}
+    (before,) = session(model, threads=1).run(None, feed)
+    (after,) = session(apart, threads=1).run(None, feed)
+    np.testing.assert_array_equal(before, after)
+    assert untie(apart) is apart
