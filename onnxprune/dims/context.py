@@ -139,8 +139,20 @@ class Context:
     # Which integers follow.
 
     def sizes(self, i: int, axes: Sequence[Axis | None]) -> None:
-        """Element k of integer input i is the size of axes[k]."""
-        self._carry(i, InputSizes(self.node, i, tuple(axes)))
+        """Element k of integer input i is the size of axes[k]; of the last axes, where there are fewer elements.
+
+        Sizes that are computed from data cannot follow: then the axes stay.
+        """
+        value = self.node.inputs[i] if self.has(i) else None
+        if value is None:
+            return
+        known = self.tracer.measured.values.get(value)
+        if known is None:
+            for axis in axes:
+                if axis is not None:
+                    self.freeze(axis, f"{self.op} computes its size from data")
+        else:
+            self.carry(InputSizes(self.node, i, tuple(axes)[len(axes) - known.size :]))
 
     def indices(self, i: int, axes: Sequence[Axis | None], edge: bool = False) -> None:
         """The elements of integer input i are positions on axes[k] (bounds, with `edge`)."""
@@ -158,6 +170,8 @@ class Context:
         """The node is a Split: its sizes, wherever this opset keeps them, are those of the parts."""
         if self.opset < 13 or "split" in self.node.attributes:
             self.carry(AttributeSizes(self.node, "split", tuple(parts)))
+        elif self.has(1):
+            self.sizes(1, parts)
         else:
             self.carry(InputSizes(self.node, 1, tuple(parts)))
 

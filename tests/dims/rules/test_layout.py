@@ -482,3 +482,43 @@ def test_reshape_of_version_1_has_the_shape_as_attribute() -> None:
     )
     cut = assert_cut_equals_mask(model)
     assert cut.shape("w2") == (64, 2)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (8, 4, 4), (1, 4, 4), (1, 1, 4, 4)])
+def test_expand_to_fewer_axes_than_there_are(sizes: tuple[int, ...]) -> None:
+    model = build(
+        """(float[N,3,1,1] x) => (float[N,2,4,4] y) {
+            a = Conv(x, w1)
+            e = Expand(a, sizes)
+            y = Conv(e, w2)
+        }""",
+        w1=(8, 3, 1, 1),
+        w2=(2, 8, 1, 1),
+        sizes=ints(*sizes),
+    )
+    cut = assert_cut_equals_mask(model, others=[{"x": (3, 3, 1, 1)}])
+    assert cut.shape("w2") == (2, 4, 1, 1)
+
+
+def test_a_size_computed_from_data_freezes_and_says_so() -> None:
+    """Computed in floats, it cannot be rewritten."""
+    model = build(
+        """(float[N,6] x) => (float[N,5] y) {
+            h = MatMul(x, w0)
+            a = MatMul(h, w1)
+            e = Exp(f)
+            l = Log(e)
+            o = Round(l)
+            i = Cast<to=7>(o)
+            r = Reshape(a, i)
+            y = MatMul(r, w2)
+        }""",
+        w0=(6, 10),
+        w1=(10, 8),
+        w2=(8, 5),
+        f=np.array([-1, 8], "f4"),
+    )
+    cut = assert_cut_equals_mask(model, others=[{"x": (3, 6)}])
+    assert cut.shape("w1") == (5, 8)
+    reasons = [info.dim.frozen for info in cut.tracing.dims]
+    assert "Reshape computes its size from data" in reasons
