@@ -12,17 +12,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxprune.api import inspect, prune, validate
+    from onnxprune.api import finetune, inspect, prune, validate
     from onnxprune.options import PruneOptions
     from onnxprune.report import Report
 
-__all__ = ["PruneOptions", "Report", "__version__", "inspect", "prune", "validate"]
+__all__ = ["PruneOptions", "Report", "__version__", "finetune", "inspect", "prune", "validate"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "PruneOptions": "onnxprune.options",
     "Report": "onnxprune.report",
+    "finetune": "onnxprune.api",
     "inspect": "onnxprune.api",
     "prune": "onnxprune.api",
     "validate": "onnxprune.api",

@@ -12,7 +12,7 @@ from onnxprune.options import PruneOptions
 from onnxprune.progress import Progress, Silent
 from onnxprune.report import Report, write_json
 
-__all__ = ["inspect", "prune", "run_prune", "validate"]
+__all__ = ["finetune", "inspect", "prune", "run_prune", "validate"]
 
 
 def prune(input: str | Path, output: str | Path | None = None, **options: Any) -> Report:
@@ -83,6 +83,60 @@ def validate(
     if chosen.report is not None:
         write_json(report.to_dict(), chosen.report)
     return report
+
+
+def finetune(
+    input: str | Path,
+    output: str | Path,
+    data: str | Path,
+    teacher: str | Path | None = None,
+    *,
+    evaluation: str | Path | None = None,
+    report: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Trains a model file; `onnxprune.train.finetune` does the same with a model in memory.
+
+    Args:
+        input: The model to train; stays untouched.
+        output: Where the trained model goes.
+        data: Samples to train on, with labels or without.
+        teacher: The original model, whose outputs are to be followed; needed without labels.
+        evaluation: Other samples to compare the model on, before and after.
+        report: Where to write the report, JSON.
+        progress: Where long work is shown.
+        **options: Fields of `onnxprune.train.TrainOptions` by name.
+
+    Raises:
+        OptionError: An option makes no sense, or one file would overwrite another.
+        OnnxPruneError: See `onnxprune.train.files`; nothing is written then.
+    """
+    from onnxprune.train.files import finetune_file
+    from onnxprune.train.options import make_options
+
+    chosen = make_options(**options)
+    source, target = Path(input), Path(output)
+    original = None if teacher is None else Path(teacher)
+    tests = None if evaluation is None else Path(evaluation)
+    written = [("the output", target)]
+    if report is not None:
+        written.append(("the report", Path(report)))
+    read = [("the input", source), ("the data", Path(data))]
+    read += [("the teacher", original)] if original is not None else []
+    for role, path in written:
+        for other_role, other in read:
+            if same_file(path, other):
+                raise OptionError(
+                    f"{role} would overwrite {other_role}, {other}: name another file"
+                )
+        read.append((role, path))
+    found = finetune_file(
+        source, target, Path(data), chosen, teacher=original, evaluation=tests, progress=progress
+    )
+    if report is not None:
+        write_json(found.to_dict(), Path(report))
+    return found
 
 
 def _check_paths(input: Path, output: Path | None, options: PruneOptions) -> None:

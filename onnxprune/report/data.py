@@ -95,7 +95,7 @@ class Report:
         command: Which one it was.
         input: The model read (of `validate`: the first one).
         output: The model written (of `validate`: the second one); None where none was.
-        options: As `PruneOptions.to_dict` gives them.
+        options: As `PruneOptions.to_dict` gives them (of `finetune`: the fields of `TrainOptions`).
         before: What the input costs.
         after: What the output costs.
         dims: One row a Dim.
@@ -108,7 +108,7 @@ class Report:
         versions: Of the packages that were used.
     """
 
-    command: Literal["prune", "inspect", "validate"]
+    command: Literal["prune", "inspect", "validate", "finetune"]
     input: str
     output: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -76,6 +76,9 @@ def _headline(report: Report) -> str:
             return f"{report.input}"
         case "validate":
             return f"{report.input} -> {report.output}"
+        case "finetune":
+            told = "{epochs} epochs, {optimizer}, learning rate {lr:g}".format(**report.options)
+            return f"{report.input} -> {report.output}  ({told})"
     where = report.output or "nothing written"
     return f"{report.input} -> {where}  ({_choices(report.options)})"
 

@@ -86,6 +86,7 @@ def fit(
 ) -> Finetuned:
     """`finetune` with options made before, and all that is known about the run."""
     model = untie(inline(model))
+    _check_teacher(model, teacher)
     goal = objective(
         model,
         data,
@@ -133,10 +134,26 @@ def fit(
         rate=options.rate,
         schedule=_schedule(options, seen),
         seed=options.seed,
+        samples=len(aside),
         progress=progress,
         on_epoch=on_epoch,
     )
     return Finetuned(_with_weights(model, trained), trained, goal.words, len(chosen))
+
+
+def _check_teacher(model: ir.Model, teacher: ir.Model | None) -> None:
+    if teacher is None:
+        return
+    for kind, mine, theirs in (
+        ("input", teacher.graph.inputs, model.graph.inputs),
+        ("output", model.graph.outputs, teacher.graph.outputs),
+    ):
+        names = {value.name for value in theirs}
+        for value in mine:
+            if value.name not in names and not value.is_initializer():
+                raise DataError(
+                    f"the teacher and the model are no pair: only one of them has the {kind} {value.name!r}"
+                )
 
 
 def hold_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -83,6 +83,7 @@ class Trained:
         start: Worth of the state before the first step.
         best: Worth of the best state.
         best_epoch: The epoch that ended with it; 0 is the start.
+        samples: Held aside, that states were compared on.
         epochs: Those that ran to their end.
         stopped: Why it ended early, in words; empty if it did not.
         diverged: Whether the loss exploded, or became infinite or NaN.
@@ -93,6 +94,7 @@ class Trained:
     start: Evaluated
     best: Evaluated
     best_epoch: int
+    samples: int = 0
     epochs: tuple[Epoch, ...] = ()
     stopped: str = ""
     diverged: bool = False
@@ -129,6 +131,7 @@ def train(
     rate: float,
     schedule: Schedule,
     seed: int = 0,
+    samples: int = 0,
     progress: Progress | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Trained:
@@ -143,6 +146,7 @@ def train(
         rate: The learning rate that the schedule's factor is applied to.
         schedule: Called with each step.
         seed: Of the order of the samples.
+        samples: Those that states are compared on, for the record.
         progress: Where it is shown.
         on_epoch: Called at the end of each epoch.
 
@@ -204,6 +208,7 @@ def train(
         start,
         best.evaluated,
         best.epoch,
+        samples,
         tuple(done),
         stopped,
         diverged=bool(stopped) and not interrupted,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from onnxprune.errors import OptionError
 from onnxprune.train.optimizers import SGD, AdamW, Optimizer
 from onnxprune.train.schedules import schedule
 from onnxprune.train.step import StepOptions
 
-__all__ = ["TrainOptions"]
+__all__ = ["TrainOptions", "make_options"]
 
 OptimizerName = Literal["adamw", "sgd"]
 BatchNorm = Literal["auto", "live", "frozen"]
@@ -110,3 +110,22 @@ class TrainOptions:
     def step(self) -> StepOptions:
         """What the step does beside the optimizer."""
         return StepOptions(self.clip_norm, self.clip_value, self.l1, self.l2, self.ema)
+
+
+def make_options(**values: Any) -> TrainOptions:
+    """Options from plain values: lists for tuples.
+
+    Raises:
+        OptionError: An unknown field, or a value that makes no sense.
+    """
+    names = {item.name for item in fields(TrainOptions)}
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise OptionError(
+            f"unknown option {unknown[0]!r}: the options are {', '.join(sorted(names))}"
+        )
+    for name in ("include", "exclude", "providers"):
+        if name in values:
+            value = values[name]
+            values[name] = (value,) if isinstance(value, str) else tuple(value)
+    return TrainOptions(**values)

@@ -1,0 +1,105 @@
+"""The verb `finetune`: training alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["finetune"]
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("finetune", short_help="Train a model, pruned or not, on data.")
+@click.argument("input", type=_FILE, metavar="IN.onnx")
+@click.argument("output", type=_FILE, metavar="OUT.onnx")
+@click.option(
+    "--data",
+    type=_FILE,
+    metavar="PATH",
+    required=True,
+    help="Samples to train on: .npz (keys are input names, optional `labels`), .npy, a folder of class folders of "
+    "images, or a folder of ONNX test_data_set folders.",
+)
+@click.option(
+    "--teacher",
+    type=_FILE,
+    metavar="MODEL",
+    help="The original model: its outputs are to be followed. Needed where there are no labels.",
+)
+@click.option(
+    "--eval-data",
+    "evaluation",
+    type=_FILE,
+    metavar="PATH",
+    help="Other samples to compare the model on, before and after.",
+)
+@click.option("--epochs", type=int, help="How often all samples are seen (default 10).")
+@click.option("--batch-size", type=int, metavar="N", help="Samples a step (default 32).")
+@click.option("--lr", type=float, help="Learning rate at its highest (default .001; SGD .01).")
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="Default: adamw.")
+@click.option("--momentum", type=float, help="Of SGD (default .9).")
+@click.option("--nesterov", is_flag=True, default=None, help="Of SGD: look ahead.")
+@click.option("--weight-decay", type=float, help="Of matrices and kernels (default 0).")
+@click.option(
+    "--lr-schedule",
+    "schedule",
+    type=click.Choice(["constant", "cosine", "one-cycle"]),
+    help="How the learning rate goes (default: cosine after a short warm-up).",
+)
+@click.option("--warmup", type=float, metavar="SHARE", help="Share of the steps (default .05).")
+@click.option(
+    "--clip-norm", type=float, help="Largest global norm of the gradients (default 1; 0: off)."
+)
+@click.option("--clip-value", type=float, help="Largest gradient of one weight (default: off).")
+@click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0).")
+@click.option("--l2", type=float, help="Weight of sum w^2 / 2 in the loss (default 0).")
+@click.option("--ema", type=float, metavar="DECAY", help="Keep a moving average of the weights.")
+@click.option(
+    "--batchnorm",
+    type=click.Choice(["auto", "live", "frozen"]),
+    help="Statistics of BatchNormalization: of each batch, or as they are (default: live where possible).",
+)
+@click.option("--label-smoothing", "smoothing", type=float, help="Default 0.")
+@click.option("--temperature", type=float, help="Of following class scores (default 2).")
+@click.option(
+    "--alpha", type=float, help="Share of the teacher where there are labels too (default .5)."
+)
+@click.option(
+    "--hold-aside",
+    "held_aside",
+    type=float,
+    metavar="SHARE",
+    help="Share of the samples that is not trained on and decides which epoch is best (default .1).",
+)
+@click.option(
+    "--keep-zeros/--free-zeros",
+    default=None,
+    help="Whether zeros of pruned weights stay zero (default: yes).",
+)
+@click.option("--include", multiple=True, metavar="PATTERN", help="Train these only. Repeatable.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Do not train. Repeatable.")
+@click.option("--provider", "providers", multiple=True, metavar="NAME", help="As of pruning.")
+@click.option("--seed", type=int, help="Of everything random (default 0).")
+@click.option("--report", type=_FILE, metavar="FILE", help="Write the report, JSON.")
+@click.option("--verbose", is_flag=True, help="Show timings too.")
+@click.option("--quiet", is_flag=True, help="Show errors only.")
+def finetune(input: Path, output: Path, verbose: bool, quiet: bool, **values: Any) -> None:
+    """Train a model on labels, on what the original says (--teacher), or on both.
+
+    The epoch that does best on the samples held aside is what is written; Ctrl-C ends with the best so far.
+    """
+    from onnxprune.api import finetune as run
+    from onnxprune.progress import on_stderr
+    from onnxprune.report import render
+
+    given = {name: value for name, value in values.items() if value not in (None, ())}
+    if given.get("clip_norm") == 0:
+        given["clip_norm"] = None
+    report = run(input, output, progress=on_stderr(quiet), **given)
+    if not quiet:
+        render(report, sys.stdout, verbose=verbose)
+        sys.stdout.flush()

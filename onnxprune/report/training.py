@@ -1,0 +1,79 @@
+"""What a training did, as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxprune import __version__
+from onnxprune.graph import data_file
+from onnxprune.graph.cost import params
+from onnxprune.report.build import PACKAGES
+from onnxprune.report.data import Check, Cost, Report
+from onnxprune.train import Finetuned, TrainOptions
+
+__all__ = ["training_check", "training_notes", "training_report"]
+
+
+def training_report(
+    input: Path,
+    output: Path,
+    options: TrainOptions,
+    original: ir.Model,
+    done: Finetuned,
+    checks: tuple[Check, ...],
+    timings: Mapping[str, float],
+    notes: tuple[str, ...] = (),
+) -> Report:
+    """A report of the command `finetune`."""
+    return Report(
+        command="finetune",
+        input=str(input),
+        output=str(output),
+        options={**asdict(options), "lr": options.rate},
+        before=Cost(params(original), _bytes(input)),
+        after=Cost(params(done.model), _bytes(output)),
+        checks=(training_check(done), *checks),
+        timings=dict(timings),
+        notes=(*training_notes(done), *notes),
+        versions={"onnxprune": __version__, **{name: version(name) for name in PACKAGES}},
+    )
+
+
+def training_check(done: Finetuned) -> Check:
+    """The course of a training, as a line of the report."""
+    trained = done.trained
+    summary = (
+        f"{done.objective}: {trained.start} before; {trained.best} after, on {trained.samples} samples "
+        f"held aside; best after epoch {trained.best_epoch} of {len(trained.epochs)}"
+    )
+    values = {
+        "objective": done.objective,
+        "weights": done.weights,
+        "start": asdict(trained.start),
+        "best": asdict(trained.best),
+        "best_epoch": trained.best_epoch,
+        "epochs": [asdict(epoch) for epoch in trained.epochs],
+    }
+    return Check("training", None, summary, values)
+
+
+def training_notes(done: Finetuned) -> tuple[str, ...]:
+    """What the user should know about a training."""
+    trained = done.trained
+    if trained.stopped:
+        return (f"{trained.stopped}; the model is the best before that",)
+    if not trained.best_epoch:
+        return (
+            "no epoch did better than the model that training began with, so that is the result",
+        )
+    return ()
+
+
+def _bytes(path: Path) -> int:
+    data = data_file(path)
+    return path.stat().st_size + (data.stat().st_size if data.exists() else 0)
