@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune import __version__
+from onnxprune.cli_finetune import finetune
 from onnxprune.errors import OnnxPruneError, OptionError
 
 if TYPE_CHECKING:
@@ -54,11 +55,12 @@ class _DefaultVerb(click.Group):
             return 0
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The three forms, one a line."""
+        """The four forms, one a line."""
         forms = (
             "IN.onnx OUT.onnx [OPTIONS]",
             "inspect IN.onnx [OPTIONS]",
             "validate A.onnx B.onnx [OPTIONS]",
+            "finetune IN.onnx OUT.onnx --data PATH [OPTIONS]",
         )
         for form in forms:
             formatter.write_usage("onnxprune", form)
@@ -245,6 +247,9 @@ def _validate(before: Path, after: Path, verbose: bool, quiet: bool, **values: A
     from onnxprune.progress import on_stderr
 
     _show(validate(before, after, on_stderr(quiet), **_given(values)), verbose, quiet)
+
+
+_program.add_command(finetune)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
