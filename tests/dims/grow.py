@@ -55,6 +55,7 @@ class Growing:
         self.shapes: dict[str, Shape] = {"x": self.input}
         self.read: set[str] = set()
         self.clean = {"x"}
+        self.own: set[str] = set()
         if image:
             self.convolution("x", self.input)
         else:
@@ -122,15 +123,23 @@ class Growing:
 
     def weight(self, *shape: int, fan: int = 1) -> str:
         """A new tensor, now and then one that there is already."""
-        known = [n for n, w in self.weights.items() if w.shape == shape and w.dtype == np.float32]
+        known = [n for n, w in self.weights.items() if w.shape == shape and n not in self.own]
         if known and self.integer(0, 3) == 0:
             return self.pick(known)
         return self.constant(self.rng.normal(0, 1 / sqrt(fan), shape).astype("f4"), "w")
+
+    def bias(self, n: int) -> str:
+        """A vector of its own. A plan cannot name one use of a shared one, to be zero for sums without weights."""
+        name = self.constant(self.rng.normal(0, 1, n).astype("f4"), "b")
+        self.own.add(name)
+        return name
 
     def constant(self, array: np.ndarray, prefix: str = "c") -> str:
         self.count += 1
         name = f"{prefix}{self.count}"
         self.weights[name] = np.asarray(array)
+        if prefix == "c" and self.weights[name].dtype != np.float32:
+            self.own.add(name)
         return name
 
     def ints(self, *values: int) -> str:
@@ -188,12 +197,12 @@ class Growing:
         n, m = shape[-1], self.pick((4, 6, 8))
         y = self.emit("MatMul", [x, self.weight(n, m, fan=n)], (*shape[:-1], m))
         if self.integer(0, 1):
-            self.emit("Add", [y, self.weight(m)], (*shape[:-1], m), clean=len(shape) == 1)
+            self.emit("Add", [y, self.bias(m)], (*shape[:-1], m), clean=len(shape) == 1)
 
     def convolution(self, x: str, shape: Shape) -> None:
         c, m, k = shape[0], self.pick((4, 6, 8)), self.pick((1, 3))
         inputs = [x, self.weight(m, c, k, k, fan=c * k * k)]
-        inputs += [self.weight(m)] if self.integer(0, 1) else []
+        inputs += [self.bias(m)] if self.integer(0, 1) else []
         self.emit("Conv", inputs, (m, *shape[1:]), clean=True, pads=[k // 2] * 4)
 
     def grouped(self, x: str, shape: Shape) -> None:
@@ -201,7 +210,7 @@ class Growing:
         groups = self.pick([g for g in range(1, c + 1) if c % g == 0])
         m = groups * self.pick((1, 2, 4))
         w = self.weight(m, c // groups, 1, 1, fan=c // groups)
-        self.emit("Conv", [x, w, self.weight(m)], (m, *shape[1:]), clean=True, group=groups)
+        self.emit("Conv", [x, w, self.bias(m)], (m, *shape[1:]), clean=True, group=groups)
 
     def transposed(self, x: str, shape: Shape) -> None:
         c = shape[0]
@@ -210,7 +219,7 @@ class Growing:
         groups = self.pick([g for g in range(1, c + 1) if c % g == 0])
         m = self.pick((1, 2, 4))
         w = self.weight(c, m, 2, 2, fan=c // groups)
-        inputs = [x, w] + ([self.weight(m * groups)] if self.integer(0, 1) else [])
+        inputs = [x, w] + ([self.bias(m * groups)] if self.integer(0, 1) else [])
         out = (m * groups, 2 * shape[1], 2 * shape[2])
         self.emit("ConvTranspose", inputs, out, clean=True, group=groups, strides=[2, 2])
 
@@ -306,10 +315,11 @@ class Growing:
 
     def per_channel(self, x: str, shape: Shape) -> None:
         k = self.integer(0, len(shape) - 1)
-        w = self.weight(shape[k], *[1] * (len(shape) - 1 - k))
+        vector = len(shape) == 1
+        w = self.bias(*shape) if vector else self.weight(shape[k], *[1] * (len(shape) - 1 - k))
         op, clean = self.pick(("Add", "Mul")), x in self.clean
         inputs = [x, w] if self.integer(0, 1) else [w, x]
-        self.emit(op, inputs, shape, clean=clean and (op == "Mul" or len(shape) == 1))
+        self.emit(op, inputs, shape, clean=clean and (op == "Mul" or vector))
 
     def reduce(self, x: str, shape: Shape) -> None:
         k, keep = self.axis(shape), self.integer(0, 1)
@@ -414,7 +424,7 @@ class Growing:
 
     def instance_norm(self, x: str, shape: Shape) -> None:
         if prod(shape[1:]) > 1:
-            inputs = [x, self.weight(shape[0]), self.weight(shape[0])]
+            inputs = [x, self.weight(shape[0]), self.bias(shape[0])]
             self.emit("InstanceNormalization", inputs, shape, clean=True)
 
     def pool(self, x: str, shape: Shape) -> None:
