@@ -66,8 +66,8 @@ class Probe:
     def __init__(
         self, graph: ir.Graph, owner: ir.Model, outer: Mapping[ir.Value, np.ndarray] | None = None
     ) -> None:
-        self.owner, self.graph = owner, graph
-        self.model, self.captured = as_model(graph, owner, outer or {})
+        self.owner, self.graph, self.outer = owner, graph, dict(outer or {})
+        self.model, self.captured = as_model(graph, owner, self.outer)
         copies = {
             original: copy
             for node, twin in zip(graph, self.model.graph, strict=True)
@@ -107,7 +107,7 @@ class Probe:
         """Runs once and notes what came."""
         feed = {**feed, **self.captured}
         results = run(self.session, feed, list(self.names.values())) if self.names else []
-        arithmetic, whole = shape_arithmetic(self.graph), dict[ir.Value, np.ndarray]()
+        arithmetic, whole = shape_arithmetic(self.graph), dict(self.outer)
         for value, result in zip(self.names, results, strict=True):
             if value not in self.read_whole:
                 into.shapes[value] = tuple(int(n) for n in result)

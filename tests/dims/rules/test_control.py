@@ -160,3 +160,37 @@ def test_what_freezes_in_one_branch_is_frozen_outside() -> None:
     cut = assert_cut_equals_mask(model)
     assert cut.shape("w1") == (6, 8)
     assert cut.shape("w3") == (5, 5)
+
+
+def test_a_loop_in_a_loop_that_reads_a_value_from_outside_both() -> None:
+    model = build(
+        """(float[N,6] x) => (float[N,5] y) {
+            a = MatMul(x, w1)
+            b, all = Loop (three, , a) <
+                body = outer (int64 i, bool go, float[N,8] h) => (bool more, float[N,8] g, float[N,8] o) {
+                    more = Identity(go)
+                    g = Loop (two, , h) <
+                        body = inner (int64 j, bool go2, float[N,8] h2) => (bool more2, float[N,8] g2) {
+                            more2 = Identity(go2)
+                            m = MatMul(h2, w2)
+                            r = Relu(m)
+                            g2 = Add(r, a)
+                        }>
+                    o = Mul(g, k)
+                }>
+            q = MatMul(b, w3)
+            z = ReduceMean<axes=[0], keepdims=0>(all)
+            p = MatMul(z, w4)
+            y = Add(q, p)
+        }""",
+        three=np.array(3),
+        two=np.array(2),
+        w1=(6, 8),
+        w2=(8, 8),
+        w3=(8, 5),
+        w4=(8, 5),
+        k=(8,),
+    )
+    cut = assert_cut_equals_mask(model, others=[{"x": (3, 6)}])
+    assert cut.shape("w2") == (4, 4)
+    assert cut.shape("k") == (4,)
