@@ -150,7 +150,12 @@ def _program() -> None:
     help="What may be left, instead of a sparsity: macs=0.5, params=0.5 or bytes=0.5. Each Dim gets the width that "
     "loses least.",
 )
-@click.option("--threshold", type=float, metavar="EPS", help="Zero weights with |w| <= EPS.")
+@click.option(
+    "--threshold",
+    type=float,
+    metavar="EPS",
+    help="Zero weights with |w| <= EPS, or of the criterion gradient with |dL/dw| <= EPS.",
+)
 @click.option(
     "--relative-threshold",
     type=float,
@@ -163,7 +168,8 @@ def _program() -> None:
     default="auto",
     metavar="NAME",
     help="How much a weight matters: magnitude (groups by L2 norm), l1, random; with --data also obs, what is lost "
-    "once the rest has been re-fitted (default: obs where channels are cut with --data, else magnitude).",
+    "once the rest has been re-fitted, and those on gradients: taylor |w dL/dw|, fisher (w dL/dw)^2, hessian, "
+    "gradient |dL/dw| (default: obs where channels are cut with --data, else magnitude).",
 )
 @click.option(
     "--scope",

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from onnxprune.errors import OptionError
 from onnxprune.plan.budget import Target, parse_target
 from onnxprune.plan.granularity import NM, Channel, Granularity, parse_granularity
-from onnxprune.scores import criterion_names
+from onnxprune.scores import criterion_names, get_criterion
 
 __all__ = ["DEFAULT_SPARSITY", "PruneOptions", "Recover", "Scope"]
 
@@ -33,8 +33,9 @@ class PruneOptions:
     Attributes:
         granularity: `channel`, `weight`, `N:M` or `block:RxC`.
         sparsity: Fraction to remove, 0 <= s < 1. None: one half, unless a threshold or N:M says how much.
-        threshold: Zero weights with |w| <= threshold (granularity `weight`).
-        relative_threshold: Zero weights with |w| <= theta * sum |w| of their tensor (granularity `weight`).
+        threshold: Zero weights with a saliency <= threshold: |w| of `magnitude`, |dL/dw| of `gradient` (granularity
+            `weight`).
+        relative_threshold: Zero weights with a saliency <= theta * the sum of their tensor's (granularity `weight`).
         target: What must be left, such as 0.5 of the MACs, instead of a sparsity (granularity `channel`).
         criterion: Name of a criterion of `onnxprune.scores`; `auto` becomes `obs` where channels are cut with data,
             else `magnitude`.
@@ -125,8 +126,10 @@ class PruneOptions:
                 else self.recover
             )
             raise OptionError(f"{what} goes with granularity channel, not {self.granularity}")
-        if self.criterion == "obs" and self.data is None:
-            raise OptionError("the criterion obs runs the model on samples: give some with --data")
+        if get_criterion(self.criterion).needs_data and self.data is None:
+            raise OptionError(
+                f"the criterion {self.criterion} runs the model on samples: give some with --data"
+            )
 
     def _check_amount(self) -> None:
         given = {
@@ -148,9 +151,9 @@ class PruneOptions:
             )
 
     def _check_granularity(self) -> None:
-        if self.uses_threshold and self.criterion not in ("magnitude", "l1"):
+        if self.uses_threshold and self.criterion in ("random", "obs"):
             raise OptionError(
-                f"a threshold is on |w|: it does not go with the criterion {self.criterion}"
+                f"a threshold is on the saliency of a weight: it does not go with the criterion {self.criterion}"
             )
         if self.sparse_format and isinstance(self.granularity, Channel):
             raise OptionError(

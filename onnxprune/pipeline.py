@@ -37,6 +37,7 @@ from onnxprune.runtime.data import read_data
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.inputs import random_feed, running_shapes
 from onnxprune.runtime.measure import Measured, measure
+from onnxprune.sampling import loss_note, masks_context
 from onnxprune.validate.compare import Comparison, compare
 from onnxprune.validate.proof import inexact_dims, prove
 
@@ -186,7 +187,14 @@ def _channels(
         "options": options.to_dict(),
     }
     return _Done(
-        pruned, plan, measured, tracing, keep, None, (build.proof_check(proof),), tuple(notes)
+        pruned,
+        plan,
+        measured,
+        tracing,
+        keep,
+        None,
+        (build.proof_check(proof),),
+        (*notes, *loss_note(model, data, options)),
     )
 
 
@@ -209,11 +217,12 @@ def _choice(
 
 
 def _weights(
-    model: ir.Model, _data: Dataset | None, options: PruneOptions, progress: Progress, clock: Clock
+    model: ir.Model, data: Dataset | None, options: PruneOptions, progress: Progress, clock: Clock
 ) -> _Done:
     """Unstructured: choose and zero; the shapes stay."""
     with clock.step("choose"):
-        plan = plan_weights(model, options, progress=progress)
+        context = masks_context(model, options, data, progress)
+        plan = plan_weights(model, options, context, progress)
     with clock.step("zero"):
         pruned = clone(model)
         zero(pruned, plan)
@@ -225,7 +234,13 @@ def _weights(
         True,
         "every other weight is the original's, bit for bit",
     )
-    return _Done(pruned, plan.to_dict(), zeroed=plan, checks=(check,), notes=(note,))
+    return _Done(
+        pruned,
+        plan.to_dict(),
+        zeroed=plan,
+        checks=(check,),
+        notes=(note, *loss_note(model, data, options)),
+    )
 
 
 def _random_inputs(

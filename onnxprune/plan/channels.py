@@ -33,7 +33,15 @@ from onnxprune.plan.weights import is_excluded
 from onnxprune.runtime.hardware import channel_step
 from onnxprune.scores import Context, Criterion
 
-__all__ = ["candidates", "channel_scores", "choose", "kept_counts", "macs_left", "step_of"]
+__all__ = [
+    "candidates",
+    "channel_scores",
+    "choose",
+    "kept_counts",
+    "macs_left",
+    "scored_weights",
+    "step_of",
+]
 
 SCORING_THREADS = 2
 LARGEST_TRIED = 12
@@ -208,9 +216,29 @@ def channel_scores(
     Returns:
         A float64 array of shape (dim.size,) for each Dim.
     """
+    total = {info.dim: np.zeros(info.size) for info in dims}
+    jobs = _jobs(tracing, dims)
+
+    def energies(weight: Weight) -> dict[int, np.ndarray]:
+        axes = {k for k, _, _ in jobs[weight]}
+        return criterion.energies(weight.name, weight.array(), axes, context)
+
+    with ThreadPoolExecutor(SCORING_THREADS) as pool:  # numpy lets go of the lock while it adds up
+        for parts, energy in zip(jobs.values(), pool.map(energies, jobs), strict=True):
+            for k, axis, dim in parts:
+                total[dim] += _pooled(energy[k], axis, dim)
+    return {dim: criterion.norm(energy) for dim, energy in total.items()}
+
+
+def scored_weights(tracing: Tracing, dims: Sequence[DimInfo]) -> dict[str, Weight]:
+    """The tensors that `channel_scores` asks a criterion about, by name."""
+    return {weight.name: weight for weight in _jobs(tracing, dims)}
+
+
+def _jobs(tracing: Tracing, dims: Sequence[DimInfo]) -> dict[Weight, list[tuple[int, Axis, Dim]]]:
+    """For each tensor the axes that count, and the Dims in them."""
     wanted = {info.dim for info in dims}
     matrices = {info.dim: any(len(use.axes) > 1 for use, _ in info.slices) for info in dims}
-    total = {info.dim: np.zeros(info.size) for info in dims}
     jobs: dict[Weight, list[tuple[int, Axis, Dim]]] = {}
     for weight, uses in by_weight(tracing).items():
         parts = [
@@ -222,16 +250,7 @@ def channel_scores(
         ]
         if parts and _learned(weight.dtype.name):
             jobs[weight] = parts
-
-    def energies(weight: Weight) -> dict[int, np.ndarray]:
-        axes = {k for k, _, _ in jobs[weight]}
-        return criterion.energies(weight.name, weight.array(), axes, context)
-
-    with ThreadPoolExecutor(SCORING_THREADS) as pool:  # numpy lets go of the lock while it adds up
-        for parts, energy in zip(jobs.values(), pool.map(energies, jobs), strict=True):
-            for k, axis, dim in parts:
-                total[dim] += _pooled(energy[k], axis, dim)
-    return {dim: criterion.norm(energy) for dim, energy in total.items()}
+    return jobs
 
 
 def _pooled(energy: np.ndarray, axis: Axis, dim: Dim) -> np.ndarray:

@@ -11,10 +11,11 @@ from onnxprune.dims import Dim, DimInfo, Keep, Tracing, leaves
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import COSTS, Target
-from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
+from onnxprune.plan.channels import channel_scores, choose, kept_counts, scored_weights, step_of
 from onnxprune.plan.widths import shrink_to, shrink_to_counts
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
+from onnxprune.sampling import element_context, signed_sums
 from onnxprune.scores import Context, get_criterion
 from onnxprune.scores.obs import Consumer, Consumers
 
@@ -43,9 +44,15 @@ def search(
     """
     if options.criterion == "obs":
         consumers = _second_order(tracing, dims, options, data, progress)
+    elif get_criterion(options.criterion).signed:
+        consumers = signed_sums(tracing, [info.dim for info in dims], options, data, progress)
     else:
         criterion = get_criterion(options.criterion)
-        scores = channel_scores(tracing, dims, criterion, Context(options.seed))
+        context = Context(options.seed)
+        if criterion.statistic:
+            chosen = scored_weights(tracing, dims)
+            context = element_context(tracing.model, chosen, options, data, progress)
+        scores = channel_scores(tracing, dims, criterion, context)
         if options.target is None:
             return choose(scores, kept_counts(dims, scores, options))
         consumers = Consumers([], _shares(scores))

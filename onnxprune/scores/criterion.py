@@ -11,9 +11,9 @@ adds up over tensors, so a caller may stream them and take the root at the end.
 A criterion sees one tensor at a time and keeps nothing, so scoring needs memory for the largest tensor only. One that
 needs data reads what calibration gathered from `Context.statistics` under the tensor's name; it is a few lines, e.g.
 
-    @criterion("taylor", needs_data=True, summary="|w dL/dw|, first order loss of removing a weight")
+    @criterion("taylor", needs_data=True, summary="|w dL/dw|", statistic="gradient_mean")
     def taylor(name, values, context):
-        return np.abs(values * context.statistic("gradient", name))
+        return np.abs(values) * context.statistic("gradient_mean", name)
 """
 
 from __future__ import annotations
@@ -21,16 +21,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import OnnxPruneError, OptionError
 
-__all__ = ["Array", "Context", "Criterion", "criterion", "criterion_names", "get_criterion"]
+__all__ = [
+    "Array",
+    "Context",
+    "Criterion",
+    "LossKind",
+    "criterion",
+    "criterion_names",
+    "get_criterion",
+]
 
 Array = npt.NDArray[Any]
+LossKind = Literal["labels", "predictions", "outputs"]
 Element = Callable[[str, Array, "Context"], Array]
 
 
@@ -40,7 +49,7 @@ class Context:
 
     Attributes:
         seed: Of the criteria that draw numbers.
-        statistics: By kind (`gradient`, `input_norm`, ...) then by tensor name, arrays that fit the tensor's shape.
+        statistics: By kind (`gradient_mean`, ...) then by tensor name, arrays that fit the tensor's shape.
     """
 
     seed: int = 0
@@ -69,6 +78,10 @@ class Criterion:
         power: p of the pooling rule in the module docstring.
         needs_data: Whether `Context.statistics` must be filled from a data set.
         local: Whether the saliency of an element depends on its value alone.
+        statistic: Which kind of `Context.statistics` it reads; empty if none.
+        signed: Whether whole indices are scored by signed sums over what they carry, see `onnxprune.sampling`.
+        loss: What gradients are of: the `labels` where there are any, else answers drawn from the model's own
+            `predictions`; those always; or its `outputs`.
     """
 
     name: str
@@ -77,6 +90,9 @@ class Criterion:
     power: int = 1
     needs_data: bool = False
     local: bool = False
+    statistic: str = ""
+    signed: bool = False
+    loss: LossKind = "labels"
 
     def saliency(self, name: str, values: Array, context: Context | None = None) -> Array:
         """Saliency of every element of one tensor.
@@ -133,7 +149,7 @@ class Criterion:
 
     def norm(self, energy: Array) -> Array:
         """The pooled saliency of summed energies."""
-        return energy if self.power == 1 else energy ** (1 / self.power)
+        return np.asarray(energy if self.power == 1 else energy ** (1 / self.power))
 
 
 def _sum_along(array: Array, axis: int) -> Array:
@@ -150,7 +166,15 @@ _CRITERIA: dict[str, Criterion] = {}
 
 
 def criterion(
-    name: str, *, summary: str, power: int = 1, needs_data: bool = False, local: bool = False
+    name: str,
+    *,
+    summary: str,
+    power: int = 1,
+    needs_data: bool = False,
+    local: bool = False,
+    statistic: str = "",
+    signed: bool = False,
+    loss: LossKind = "labels",
 ) -> Callable[[Element], Element]:
     """Decorator that registers an element function as the criterion `name`.
 
@@ -161,7 +185,9 @@ def criterion(
     def register(element: Element) -> Element:
         if name in _CRITERIA:
             raise ValueError(f"criterion {name!r} is registered twice")
-        _CRITERIA[name] = Criterion(name, summary, element, power, needs_data, local)
+        _CRITERIA[name] = Criterion(
+            name, summary, element, power, needs_data, local, statistic, signed, loss
+        )
         return element
 
     return register

@@ -1,0 +1,104 @@
+"""Statistics of the gradient of every single weight: means over the samples, in float64.
+
+    gradient_mean    mean_n |g_n|
+    gradient_rms     sqrt( mean_n g_n^2 )
+
+Memory is that of the weights, whatever the number of samples. An integer weight is measured where it has become real
+numbers: at the output of its DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.autodiff import NoGradientError, gradient
+from onnxprune.graph import Weight
+from onnxprune.progress import Progress
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.sessions import session
+from onnxprune.sampling.objective import Objective
+from onnxprune.sampling.stream import stream
+
+__all__ = ["MEAN", "RMS", "element_statistics", "target"]
+
+MEAN, RMS = "gradient_mean", "gradient_rms"
+
+Array = np.ndarray
+
+
+def target(model: ir.Model, weight: Weight) -> str:
+    """The name of the real numbers that a weight is: its own, or its DequantizeLinear's output's.
+
+    Raises:
+        NoGradientError: It is in a subgraph, or its integers go into an op as they are.
+    """
+    if weight.graph is not model.graph:
+        raise NoGradientError(
+            f"the weight {weight.name!r} is inside a branch or loop, whose weights have no gradients here:"
+            " --exclude it or use a criterion of the weights alone"
+        )
+    if weight.dtype.is_floating_point():
+        return weight.name
+    real = [
+        node.outputs[0].name
+        for node, index in weight.value.uses()
+        if node.op_type == "DequantizeLinear" and index == 0
+    ]
+    if len(real) == 1 and len(list(weight.value.uses())) == 1 and real[0]:
+        return real[0]
+    raise NoGradientError(
+        f"the weight {weight.name!r} holds integers that an op reads as they are, so it has no gradient:"
+        " --exclude it or use a criterion of the weights alone"
+    )
+
+
+def element_statistics(
+    model: ir.Model,
+    chosen: Mapping[str, Weight],
+    kinds: Sequence[str],
+    goal: Objective,
+    data: Dataset,
+    progress: Progress,
+    providers: Sequence[str] = ("cpu",),
+) -> dict[str, dict[str, Array]]:
+    """Statistics of the gradients of some weights.
+
+    Args:
+        model: The model, without local functions.
+        chosen: Its weights by the name that the criteria know them under.
+        kinds: `MEAN`, `RMS` or both.
+        goal: The loss.
+        data: The samples.
+        progress: Where it is shown.
+        providers: onnxruntime providers by name.
+
+    Returns:
+        By kind, then by name, float64 in the shape of the weight, as `Context.statistics` takes it.
+
+    Raises:
+        NoGradientError: A weight has no gradient, or an op no rule.
+    """
+    targets = list(dict.fromkeys(target(model, weight) for weight in chosen.values()))
+    made = session(gradient(model, goal.loss, targets), providers)
+    total: dict[str, dict[str, Array]] = {kind: {} for kind in kinds}
+    for found in stream(made, goal, data, progress):
+        for name, array in zip(targets, found, strict=True):
+            wide = np.abs(array, dtype=np.float64)
+            for kind in kinds:
+                each = wide if kind == MEAN else wide**2
+                if name in total[kind]:
+                    total[kind][name] += each
+                else:
+                    total[kind][name] = each
+    for kind in kinds:
+        for array in total[kind].values():
+            array /= len(data)
+            if kind == RMS:
+                np.sqrt(array, out=array)
+    return {
+        kind: {name: total[kind][target(model, weight)] for name, weight in chosen.items()}
+        for kind in kinds
+    }
