@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.errors import DataError, ModelError
+from onnxprune.runtime.inputs import graph_inputs, random_feed, random_inputs, running_shapes
+from tests.loaded import loaded
+
+MATMUL = "{ y = MatMul(x, w) }"
+
+
+def test_open_axes_get_sizes_that_run() -> None:
+    """16 times the second axis must be 128 in all: found by trying."""
+    model = loaded(
+        "(float[N, S] x) => (float[N, 3] y) { r = Reshape(x, to) y = MatMul(r, w) }",
+        to=np.array([-1, 128]),
+        w=(128, 3),
+    )
+    shapes = next(running_shapes(model))
+    assert shapes["x"][0] * shapes["x"][1] % 128 == 0
+
+
+def test_images_and_sequences_with_one_name_for_one_size() -> None:
+    model = loaded(
+        """(float[N,3,H,W] image, float[N,T] text) => (float[N,K] y) {
+            c = Conv(image, w)
+            g = GlobalAveragePool(c)
+            f = Flatten(g)
+            y = Concat<axis=1>(f, text)
+        }""",
+        w=(4, 3, 3, 3),
+    )
+    shapes = next(running_shapes(model))
+    assert shapes["image"][0] == shapes["text"][0] == 1
+    assert shapes["image"][1] == 3
+    assert min(shapes["image"][2:]) >= 3
+
+
+def test_declared_sizes_and_given_shapes_are_kept() -> None:
+    model = loaded(f"(float[N, 6] x) => (float[N, 3] y) {MATMUL}", w=(6, 3))
+    assert next(running_shapes(model))["x"][1] == 6
+    assert next(running_shapes(model, {"x": (5, 6)})) == {"x": (5, 6)}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"z": (1, 6)}, "no input 'z'; it has 'x'"),
+        ({"x": (1, 7)}, "is declared as"),
+        ({"x": (1, 1, 6)}, "is declared as"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_model(shapes: dict[str, tuple[int, ...]], message: str) -> None:
+    model = loaded(f"(float[N, 6] x) => (float[N, 3] y) {MATMUL}", w=(6, 3))
+    with pytest.raises(DataError, match=message):
+        next(running_shapes(model, shapes))
+
+
+def test_a_model_that_never_runs_says_on_what_it_was_tried() -> None:
+    model = loaded(
+        "(float[N, S] x) => (float[N, 3] y) { r = Reshape(x, to) y = MatMul(r, w) }",
+        to=np.array([7, 11, 13]),
+        w=(13, 3),
+    )
+    with pytest.raises(ModelError, match=r"with x \[1, .*--shape"):
+        next(running_shapes(model))
+
+
+def test_the_same_seed_gives_the_same_arrays_of_the_right_types() -> None:
+    model = loaded(
+        "(float[N,2] x, int64[N] i, bool[N] b, float16[N] h, string[N] s) => (float[N,2] y) { y = Relu(x) }"
+    )
+    shapes = {"x": (3, 2), "i": (3,), "b": (3,), "h": (3,), "s": (3,)}
+    one, two, other = (random_feed(model, shapes, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(one[name], two[name]) for name in shapes)
+    assert not np.array_equal(one["x"], other["x"])
+    kinds = [one[name].dtype for name in shapes]
+    assert kinds == [np.float32, np.int64, np.bool_, np.float16, np.dtype(object)]
+    assert set(one["i"]) <= {0, 1}
+
+
+def test_initializers_that_are_inputs_are_not_fed() -> None:
+    model = loaded(
+        f"(float[N,6] x, float[6,3] w) => (float[N,3] y) {MATMUL}", w=(6, 3), ir_version=3, opset=9
+    )
+    assert [each.name for each in graph_inputs(model)] == ["x"]
+    assert set(random_inputs(model)) == {"x"}
