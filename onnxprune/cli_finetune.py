@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["finetune"]
+__all__ = ["TRAINING", "finetune", "training"]
 
 _FILE = click.Path(path_type=Path)
+
+_TRAINING = (
+    click.option("--epochs", type=int, help="How often all samples are seen (default 10)."),
+    click.option("--batch-size", type=int, metavar="N", help="Samples a step (default 32)."),
+    click.option("--lr", type=float, help="Learning rate at its highest (default .001; SGD .01)."),
+    click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="Default: adamw."),
+    click.option(
+        "--clip-norm", type=float, help="Largest global norm of the gradients (default 1; 0: off)."
+    ),
+    click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0)."),
+    click.option("--l2", type=float, help="Weight of sum w^2 / 2 in the loss (default 0)."),
+)
+TRAINING = ("epochs", "batch_size", "lr", "optimizer", "clip_norm", "l1", "l2")
+"""Names of the options that `training` adds."""
+
+
+def training(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of training that pruning has too, with `--recover finetune`."""
+    for decorator in reversed(_TRAINING):
+        function = decorator(function)
+    return function
 
 
 @click.command("finetune", short_help="Train a model, pruned or not, on data.")
@@ -37,10 +59,7 @@ _FILE = click.Path(path_type=Path)
     metavar="PATH",
     help="Other samples to compare the model on, before and after.",
 )
-@click.option("--epochs", type=int, help="How often all samples are seen (default 10).")
-@click.option("--batch-size", type=int, metavar="N", help="Samples a step (default 32).")
-@click.option("--lr", type=float, help="Learning rate at its highest (default .001; SGD .01).")
-@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="Default: adamw.")
+@training
 @click.option("--momentum", type=float, help="Of SGD (default .9).")
 @click.option("--nesterov", is_flag=True, default=None, help="Of SGD: look ahead.")
 @click.option("--weight-decay", type=float, help="Of matrices and kernels (default 0).")
@@ -51,12 +70,7 @@ _FILE = click.Path(path_type=Path)
     help="How the learning rate goes (default: cosine after a short warm-up).",
 )
 @click.option("--warmup", type=float, metavar="SHARE", help="Share of the steps (default .05).")
-@click.option(
-    "--clip-norm", type=float, help="Largest global norm of the gradients (default 1; 0: off)."
-)
 @click.option("--clip-value", type=float, help="Largest gradient of one weight (default: off).")
-@click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0).")
-@click.option("--l2", type=float, help="Weight of sum w^2 / 2 in the loss (default 0).")
 @click.option("--ema", type=float, metavar="DECAY", help="Keep a moving average of the weights.")
 @click.option(
     "--batchnorm",
@@ -97,8 +111,6 @@ def finetune(input: Path, output: Path, verbose: bool, quiet: bool, **values: An
     from onnxprune.report import render
 
     given = {name: value for name, value in values.items() if value not in (None, ())}
-    if given.get("clip_norm") == 0:
-        given["clip_norm"] = None
     report = run(input, output, progress=on_stderr(quiet), **given)
     if not quiet:
         render(report, sys.stdout, verbose=verbose)

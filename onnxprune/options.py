@@ -17,11 +17,12 @@ from onnxprune.errors import OptionError
 from onnxprune.plan.budget import Target, parse_target
 from onnxprune.plan.granularity import NM, Channel, Granularity, parse_granularity
 from onnxprune.scores import criterion_names, get_criterion
+from onnxprune.train.options import TrainOptions, make_options
 
 __all__ = ["DEFAULT_SPARSITY", "PruneOptions", "Recover", "Scope"]
 
 Scope = Literal["layer", "global"]
-Recover = Literal["auto", "none", "lstsq"]
+Recover = Literal["auto", "none", "lstsq", "bn", "finetune"]
 
 DEFAULT_SPARSITY = 0.5
 
@@ -52,7 +53,9 @@ class PruneOptions:
         report: Where to write the report, JSON.
         dry_run: Plan and report, write no model.
         recover: How the accuracy is repaired after cutting; `auto` becomes `lstsq` where the criterion was left open
-            too and there are data, else `none`.
+            too and there are data, else `none`. `bn` re-estimates the statistics of BatchNormalization, `finetune`
+            trains, behind `lstsq` where channels are cut.
+        train: How `finetune` trains; None: by its defaults.
         sparse_format: Write zeroed initializers as ONNX sparse initializers where that saves bytes.
         check_drift: Measure how far the outputs moved from the original's.
         check_latency: Measure latency before and after.
@@ -77,6 +80,7 @@ class PruneOptions:
     report: Path | None = None
     dry_run: bool = False
     recover: Recover = "auto"
+    train: TrainOptions | None = None
     sparse_format: bool = False
     check_drift: bool = True
     check_latency: bool = True
@@ -112,17 +116,19 @@ class PruneOptions:
             object.__setattr__(self, "criterion", "obs" if cut else "magnitude")
 
     def _check_recovery(self) -> None:
-        if self.recover == "lstsq" and self.data is None:
-            raise OptionError("re-fitting by least squares needs samples: give some with --data")
+        if self.recover != "none" and self.data is None:
+            raise OptionError(f"recovering by {self.recover} needs samples: give some with --data")
+        if self.train is not None and self.recover != "finetune":
+            raise OptionError("options of training go with --recover finetune")
         channel = isinstance(self.granularity, Channel)
         if not channel and (
-            self.recover != "none" or self.criterion == "obs" or self.target is not None
+            self.recover == "lstsq" or self.criterion == "obs" or self.target is not None
         ):
             what = (
                 "a target"
                 if self.target is not None
                 else self.criterion
-                if self.recover == "none"
+                if self.recover != "lstsq"
                 else self.recover
             )
             raise OptionError(f"{what} goes with granularity channel, not {self.granularity}")
@@ -210,6 +216,8 @@ def _plain(name: str, value: Any) -> Any:
         return parse_granularity(value)
     if name == "target" and isinstance(value, str):
         return parse_target(value)
+    if name == "train" and isinstance(value, Mapping):
+        return make_options(**value)
     if name in ("data", "plan", "report") and isinstance(value, str):
         return Path(value)
     if name == "shapes" and not isinstance(value, Mapping):

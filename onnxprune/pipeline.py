@@ -9,7 +9,7 @@ holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,14 @@ from onnxprune.progress import Progress
 from onnxprune.recover import refit
 from onnxprune.report import Check, Report, build, write_json
 from onnxprune.report.timing import Clock
+from onnxprune.report.training import training_check, training_notes
 from onnxprune.runtime.data import read_data
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.inputs import random_feed, running_shapes
 from onnxprune.runtime.measure import Measured, measure
 from onnxprune.sampling import loss_note, masks_context
+from onnxprune.train.options import TrainOptions
+from onnxprune.train.recovery import reestimated, retrained
 from onnxprune.validate.compare import Comparison, compare
 from onnxprune.validate.proof import inexact_dims, prove
 
@@ -67,6 +70,9 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
         data = None if options.data is None else read_data(options.data, original)
     work = _channels if isinstance(options.granularity, Channel) else _weights
     done = work(inline(original), data, options, progress, clock)
+    if options.recover in ("bn", "finetune") and data is not None:
+        with clock.step("train"):
+            done = _retrained(original, done, data, options, progress)
     with clock.step("compare"):
         feeds = data or _random_inputs(original, done.measured, options.seed, options.shapes)
         comparison = _compare(original, done.pruned, feeds, options)
@@ -176,7 +182,7 @@ def _channels(
         notes.append(
             f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact"
         )
-    if options.recover == "lstsq" and data is not None:
+    if options.recover in ("lstsq", "finetune") and data is not None:
         with clock.step("recover"):
             refitted = refit(tracing, keep, pruned, data, progress, options.providers, options.seed)
         notes.append(f"{len(refitted)} weights were re-fitted on {len(data)} samples")
@@ -241,6 +247,21 @@ def _weights(
         checks=(check,),
         notes=(note, *loss_note(model, data, options)),
     )
+
+
+def _retrained(
+    original: ir.Model, done: _Done, data: Dataset, options: PruneOptions, progress: Progress
+) -> _Done:
+    """Trained once the cut has been proven, for a trained model is the masked one no more."""
+    if options.recover == "bn":
+        note = reestimated(done.pruned, data, progress, options.providers)
+        return replace(done, notes=(*done.notes, note))
+    settings = replace(
+        options.train or TrainOptions(), seed=options.seed, providers=options.providers
+    )
+    found = retrained(original, done.pruned, data, settings, progress)
+    checks, notes = (*done.checks, training_check(found)), (*done.notes, *training_notes(found))
+    return replace(done, pruned=found.model, checks=checks, notes=notes)
 
 
 def _random_inputs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxprune.errors import DataError, ValidationError
+from onnxprune.errors import DataError
 from onnxprune.graph import load, save
 from onnxprune.progress import Progress, Silent
 from onnxprune.report import Check, Report
@@ -12,11 +12,11 @@ from onnxprune.report.build import comparison_checks
 from onnxprune.report.timing import Clock
 from onnxprune.report.training import training_report
 from onnxprune.runtime.data import read_data
-from onnxprune.train.finetune import Finetuned, fit
+from onnxprune.train.finetune import accepted, fit
 from onnxprune.train.options import TrainOptions
 from onnxprune.validate.compare import compare
 
-__all__ = ["accepted", "finetune_file"]
+__all__ = ["finetune_file"]
 
 
 def finetune_file(
@@ -68,17 +68,3 @@ def finetune_file(
         save(done.model, output)
     notes = (samples.note,) if samples.note else ()
     return training_report(input, output, options, model, done, checks, clock.seconds, notes)
-
-
-def accepted(done: Finetuned) -> Finetuned:
-    """The result, if there is one: a run that ended early before any improvement has none.
-
-    Raises:
-        ValidationError: It diverged.
-        KeyboardInterrupt: The user ended it.
-    """
-    if done.trained.best_epoch == 0 and done.trained.interrupted:
-        raise KeyboardInterrupt
-    if done.trained.best_epoch == 0 and done.trained.diverged:
-        raise ValidationError(f"{done.trained.stopped}; nothing is written")
-    return done

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxprune.errors import DataError, ModelError
+from onnxprune.errors import DataError, ModelError, ValidationError
 from onnxprune.graph import Weight, clone, inline, replace, weights
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
@@ -26,7 +26,7 @@ from onnxprune.train.step import training_step
 from onnxprune.train.trainable import trainable, untie
 from onnxprune.validate.accuracy import accuracy_of
 
-__all__ = ["Finetuned", "finetune", "fit", "hold_aside", "zero_masks"]
+__all__ = ["Finetuned", "accepted", "finetune", "fit", "hold_aside", "zero_masks"]
 
 LEAST_LIVE = 8
 """Samples that a batch must have for its statistics to mean anything."""
@@ -139,6 +139,20 @@ def fit(
         on_epoch=on_epoch,
     )
     return Finetuned(_with_weights(model, trained), trained, goal.words, len(chosen))
+
+
+def accepted(done: Finetuned) -> Finetuned:
+    """The result, if there is one: a run that ended early before any improvement has none.
+
+    Raises:
+        ValidationError: It diverged.
+        KeyboardInterrupt: The user ended it.
+    """
+    if done.trained.best_epoch == 0 and done.trained.interrupted:
+        raise KeyboardInterrupt
+    if done.trained.best_epoch == 0 and done.trained.diverged:
+        raise ValidationError(f"{done.trained.stopped}; nothing is written")
+    return done
 
 
 def _check_teacher(model: ir.Model, teacher: ir.Model | None) -> None:

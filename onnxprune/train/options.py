@@ -113,7 +113,7 @@ class TrainOptions:
 
 
 def make_options(**values: Any) -> TrainOptions:
-    """Options from plain values: lists for tuples.
+    """Options from plain values: lists for tuples, 0 for a limit that does not clip.
 
     Raises:
         OptionError: An unknown field, or a value that makes no sense.
@@ -128,4 +128,7 @@ def make_options(**values: Any) -> TrainOptions:
         if name in values:
             value = values[name]
             values[name] = (value,) if isinstance(value, str) else tuple(value)
+    for name in ("clip_norm", "clip_value"):
+        if values.get(name) == 0:
+            values[name] = None
     return TrainOptions(**values)

@@ -1,0 +1,46 @@
+"""Training as the last step of pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from onnxprune.progress import Progress
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.train.batchnorm import reestimate
+from onnxprune.train.finetune import Finetuned, accepted, fit
+from onnxprune.train.options import TrainOptions
+
+__all__ = ["reestimated", "retrained"]
+
+
+def reestimated(
+    pruned: ir.Model, data: Dataset, progress: Progress, providers: Sequence[str]
+) -> str:
+    """Gives the pruned model's BatchNormalizations the statistics of the data, in place.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        NothingToPruneError: There are none.
+    """
+    count = reestimate(pruned, data, providers=providers, progress=progress)
+    return f"{count} BatchNormalizations were re-estimated on {len(data)} samples"
+
+
+def retrained(
+    original: ir.Model,
+    pruned: ir.Model,
+    data: Dataset,
+    options: TrainOptions,
+    progress: Progress,
+) -> Finetuned:
+    """The pruned model, trained to follow the original, and the labels where there are any.
+
+    Raises:
+        ValidationError: Training diverged before it had improved the model.
+        KeyboardInterrupt: The user ended it before that.
+    """
+    return accepted(fit(pruned, data, original, options, progress=progress))
