@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune import __version__
-from onnxprune.cli_finetune import finetune
+from onnxprune.cli_finetune import TRAINING, finetune, training
 from onnxprune.errors import OnnxPruneError, OptionError
 
 if TYPE_CHECKING:
@@ -181,11 +181,13 @@ def _program() -> None:
 @_DATA
 @click.option(
     "--recover",
-    type=click.Choice(["none", "lstsq"]),
+    type=click.Choice(["none", "lstsq", "bn", "finetune"]),
     default=None,
-    help="How accuracy is repaired after cutting: lstsq re-fits the weights in closed form on --data, without "
-    "labels (default: lstsq where the criterion is obs, else none).",
+    help="How accuracy is repaired on --data: lstsq re-fits the weights in closed form, without labels; bn "
+    "re-estimates the statistics of BatchNormalization; finetune trains, on labels and on what the original says, "
+    "after lstsq where channels are cut (default: lstsq where the criterion is obs, else none).",
 )
+@training
 @_EXCLUDE
 @click.option(
     "--min-channels", type=int, default=1, show_default=True, help="Least channels a Dim keeps."
@@ -260,10 +262,11 @@ _program.add_command(finetune)
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     """Without what nobody named: an empty list of providers is not a choice of none."""
+    train = {k: v for k in TRAINING if (v := values.pop(k, None)) is not None}
     return {
         k: v
-        for k, v in values.items()
-        if not ((k == "providers" and not v) or (k == "recover" and v is None))
+        for k, v in {**values, "train": train or None}.items()
+        if not ((k == "providers" and not v) or (k in ("recover", "train") and v is None))
     }
 
 
