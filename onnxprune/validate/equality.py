@@ -34,10 +34,7 @@ NOT_MASKED = {
 ZERO_POINT = {
     ("ConvInteger", 1): 3,
     ("DequantizeLinear", 0): 2,
-    ("DynamicQuantizeMatMul", 1): 3,
     ("MatMulInteger", 1): 3,
-    ("MatMulIntegerToFloat", 1): 5,
-    ("QGemm", 3): 5,
     ("QLinearConv", 3): 5,
     ("QLinearMatMul", 0): 2,
     ("QLinearMatMul", 3): 5,

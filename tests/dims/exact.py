@@ -33,7 +33,6 @@ ZERO_POINTS = {
     ("ConvInteger", 1): 3,
     ("DequantizeLinear", 0): 2,
     ("MatMulInteger", 1): 3,
-    ("QGemm", 3): 5,
     ("QLinearConv", 3): 5,
     ("QLinearMatMul", 0): 2,
     ("QLinearMatMul", 3): 5,

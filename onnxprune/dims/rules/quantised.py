@@ -6,10 +6,13 @@ from onnxprune.dims.axis import Axis, Dim, Product, Sum, size
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import CONTRIB, axes, specs
 from onnxprune.dims.rules.contraction import product
+from onnxprune.dims.spec import Spec
 
+_CONV = "n {x}, *, *, (g o) i _*, (g o)?, (g o)?, *, *, (g o) -> n {y}; g=group/1; group=g"
+_CHANNELS_FIRST = Spec.parse(_CONV.format(x="(g i) _*", y="(g o) _*"))
+_CHANNELS_LAST = Spec.parse(_CONV.format(x="_* (g i)", y="_* (g o)"))
 specs(
     {
-        "QLinearConv": "n (g i) _*, *, *, (g o) i _*, (g o)?, (g o)?, *, *, (g o) -> n (g o) _*; g=group/1; group=g",
         "ConvInteger": "n (g i) _*, (g o) i _*, *, (g o)? -> n (g o) _*; g=group/1; group=g",
         "QLinearMatMul": "s?* m k, *, *, s?* k n, n?, n?, *, * -> s?* m n",
         "MatMulInteger": "s?* m k, s?* k n, *, n? -> s?* m n",
@@ -19,10 +22,16 @@ specs(
     {
         "MatMulIntegerToFloat": "s?* m k, s?* k n, *, n?, *, n?, n -> s?* m n",
         "DynamicQuantizeMatMul": "s?* m k, s?* k n, n?, n?, n -> s?* m n",
-        "QLinearGlobalAveragePool QLinearAveragePool": "n c _* -> n c _*",
     },
     domain=CONTRIB,
 )
+
+
+@axes("QLinearConv")
+@axes("QLinearConv", domain=CONTRIB)
+def qlinear_conv(node: Context) -> None:
+    """X, its scale and zero point; W, one scale and zero point or one an output channel; the output's; bias."""
+    (_CHANNELS_LAST if node.attr("channels_last", 0) else _CHANNELS_FIRST).apply(node)
 
 
 @axes("QuantizeLinear", "DequantizeLinear")
@@ -78,6 +87,19 @@ def matmul_nbits(node: Context) -> None:
 def dynamic(node: Context) -> None:
     """One scale for all: zeros are always in its range."""
     node.set_out(node.x(0))
+
+
+@axes("QLinearAveragePool", "QLinearGlobalAveragePool", domain=CONTRIB)
+def pool(node: Context) -> None:
+    """As the float op, with the channels last on request."""
+    x, out = node.x(0), node.out()
+    channels = len(x) - 1 if node.attr("channels_last", 0) else 1
+    for k, (axis, other) in enumerate(zip(x, out, strict=True)):
+        if k in (0, channels):
+            node.unify(axis, other)
+        else:
+            node.freeze(axis)
+            node.freeze(other)
 
 
 @axes("QLinearAdd", "QLinearMul", domain=CONTRIB)

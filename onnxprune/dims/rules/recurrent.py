@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.dims.context import Context
-from onnxprune.dims.registry import axes
+from onnxprune.dims.registry import CONTRIB, axes, specs
 from onnxprune.dims.spec import Spec
 
 _STATES = {
@@ -17,6 +17,13 @@ _SPECS = {
     for op, text in _STATES.items()
     for layout, (x, y, s) in enumerate(_LAYOUTS)
 }
+specs(
+    {
+        "DynamicQuantizeLSTM": "t! b i, d! i (4 h), d! h (4 h), d! (8 h), b, d! b h, d! b h, d! (3 h), d! (4 h), "
+        "d! (4 h), d! (4 h), d! (4 h) -> t! d! b h, d! b h, d! b h;; hidden_size=h"
+    },
+    domain=CONTRIB,
+)
 
 
 @axes("RNN", "GRU", "LSTM")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.dims.exact import assert_cut_equals_mask, build
 
@@ -191,3 +192,66 @@ def test_quantised_elementwise_ops_of_onnxruntime() -> None:
     cut = assert_cut_equals_mask(model)
     assert cut.shape("w1")[0] == 4
     assert cut.shape("w3")[1] == 8
+
+
+def test_channels_last() -> None:
+    model = build(
+        """(uint8[N,4,4,3] x) => (uint8[N,1,1,2] y) {
+            a = com.microsoft.QLinearConv<channels_last=1>(x, sx, zx, w1, s1, z1, sx, zx)
+            p = com.microsoft.QLinearAveragePool<kernel_shape=[2,2], channels_last=1>(a, sx, zx, sx, zx)
+            g = com.microsoft.QLinearGlobalAveragePool<channels_last=1>(p, sx, zx, sx, zx)
+            y = com.microsoft.QLinearConv<channels_last=1>(g, sx, zx, w2, sx, z0, sx, zx)
+        }""",
+        w1=i8(8, 3, 1, 1),
+        s1=scales(8),
+        z1=np.zeros(8, np.int8),
+        w2=i8(2, 8, 1, 1),
+        sx=np.float32(0.02),
+        zx=np.array(0, np.uint8),
+        z0=np.array(0, np.int8),
+    )
+    cut = assert_cut_equals_mask(model)
+    assert cut.shape("w1") == (4, 3, 1, 1)
+    assert cut.shape("w2") == (2, 4, 1, 1)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 32)])
+def test_an_lstm_quantised_as_it_runs(shape: tuple[int, ...]) -> None:
+    model = build(
+        """(float[T,N,6] x) => (float[T,1,N,5] y) {
+            h = com.microsoft.DynamicQuantizeLSTM<hidden_size=8>(x, w, r, b, , , , , s, z, s, z)
+            y = MatMul(h, u)
+        }""",
+        w=i8(1, 6, 32),
+        r=i8(1, 8, 32),
+        b=(1, 64),
+        s=np.full(shape, 0.01, "f4"),
+        z=np.zeros(shape, np.int8),
+        u=(8, 5),
+    )
+    cut = assert_cut_equals_mask(model, others=[{"x": (5, 3, 6)}])
+    assert cut.shape("w") == (1, 6, 16)
+    assert cut.shape("r") == (1, 4, 16)
+    assert cut.shape("u") == (4, 5)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT4])
+def test_four_bits(kind: int) -> None:
+    model = build(
+        """(float[N,6] x) => (float[N,5] y) {
+            d = DequantizeLinear<axis=1>(q, s, z)
+            a = MatMul(x, d)
+            r = Relu(a)
+            y = MatMul(r, w2)
+        }""",
+        opset=21,
+        ir_version=10,
+        s=scales(7),
+        w2=(7, 5),
+    )
+    for name, array in (("q", RNG.integers(0, 7, (6, 7))), ("z", np.zeros(7, int))):
+        tensor = helper.make_tensor(name, kind, array.shape, array.ravel().tolist())
+        model.graph.initializer.append(tensor)
+    cut = assert_cut_equals_mask(model, others=[{"x": (3, 6)}])
+    assert cut.shape("q") == (6, 4)
+    assert cut.shape("z") == (4,)
