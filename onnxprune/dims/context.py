@@ -112,13 +112,19 @@ class Context:
         solver.freeze(axis, reason or f"{self.op} {POSITIONS}")
 
     def freeze_all(self, reason: str) -> None:
-        """Nothing that the node touches may be cut."""
+        """Nothing that the node touches may be cut, nor what its bodies read."""
         for i in range(self.input_count):
             for axis in self.axes(i) or ():
                 solver.freeze(axis, reason)
         for i in range(self.output_count):
             for axis in self.out(i):
                 solver.freeze(axis, reason)
+        for attribute in self.node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                for inner in attribute.as_graph():
+                    Context(inner, self.tracer).freeze_all(reason)
+                for value in attribute.as_graph().outputs:
+                    self.tracer.freeze_value(value, reason)
 
     def inexact(self, axis: Axis, reason: str | None = None) -> None:
         """Cutting the axis is not the same as zeroing it."""

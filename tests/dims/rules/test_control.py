@@ -194,3 +194,38 @@ def test_a_loop_in_a_loop_that_reads_a_value_from_outside_both() -> None:
     cut = assert_cut_equals_mask(model, others=[{"x": (3, 6)}])
     assert cut.shape("w2") == (4, 4)
     assert cut.shape("k") == (4,)
+
+
+def test_what_a_body_reads_is_frozen_with_its_node() -> None:
+    """A Scan along another axis than the first has no rule; its body reads a value and a weight from outside."""
+    model = build(
+        """(float[2,3,6] x) => (float[2,3,5] y) {
+            h = MatMul(x, w0)
+            a = MatMul(h, w1)
+            m = ReduceSum<keepdims=0>(a, first)
+            b = Scan<
+                num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1],
+                body = step (float[2,8] u) => (float[2,8] o) {
+                    p = MatMul(u, w2)
+                    q = Add(p, shared)
+                    o = Add(q, m)
+                }>(a)
+            c = Mul(x0, b)
+            d = MatMul(c, w3)
+            e = Add(d, shared)
+            y = MatMul(e, w4)
+        }""",
+        first=np.array([0, 1]),
+        w0=(6, 10),
+        w1=(10, 8),
+        w2=(8, 8),
+        shared=(8,),
+        x0=(8,),
+        w3=(8, 8),
+        w4=(8, 5),
+    )
+    cut = assert_cut_equals_mask(model)
+    assert cut.shape("w1") == (5, 8)
+    assert cut.shape("w2") == (8, 8)
+    assert cut.shape("w4") == (4, 5)
+    assert cut.shape("shared") == (8,)
