@@ -15,6 +15,7 @@ import click
 
 from onnxprune import __version__
 from onnxprune.cli_finetune import TRAINING, finetune, training
+from onnxprune.cli_gradient import gradient
 from onnxprune.errors import OnnxPruneError, OptionError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class _DefaultVerb(click.Group):
             "IN.onnx OUT.onnx [OPTIONS]",
             "inspect IN.onnx [OPTIONS]",
             "validate A.onnx B.onnx [OPTIONS]",
+            "gradient IN.onnx OUT.onnx [OPTIONS]",
             "finetune IN.onnx OUT.onnx --data PATH [OPTIONS]",
         )
         for form in forms:
@@ -258,6 +260,7 @@ def _validate(before: Path, after: Path, verbose: bool, quiet: bool, **values: A
 
 
 _program.add_command(finetune)
+_program.add_command(gradient)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

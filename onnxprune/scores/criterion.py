@@ -158,7 +158,7 @@ def _sum_along(array: Array, axis: int) -> Array:
     inner = math.prod(array.shape[axis + 1 :])
     if inner > 1:
         array = array.reshape(-1, inner).sum(axis=1)
-    return array.reshape(outer, n).sum(axis=0)
+    return np.asarray(array.reshape(outer, n).sum(axis=0))
 
 
 _SLAB = 1 << 24
