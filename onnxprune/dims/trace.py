@@ -173,13 +173,16 @@ class Tracer:
                 self._freeze_parameters(node, context)
 
     def _freeze_parameters(self, node: ir.Node, context: Context) -> None:
-        """What a rule did not look at is read as numbers (sizes, bounds, scales): its own axes stay, at this use."""
+        """What a rule did not look at is read as numbers (sizes, bounds, scales): its axes stay, at this use."""
         for i, value in enumerate(node.inputs):
             if value is None or i in context.seen:
                 continue
             if value not in self.weights or len(value.uses()) > 1:
                 for axis in self.input_axes(node, i) or ():
                     freeze(axis, f"{node.op_type} reads it as a parameter")
+        for value in node.outputs:
+            if value.name and value not in self._axes:
+                self.freeze_value(value, f"{node.op_type} makes it, and its rule does not say how")
 
     def freeze_interface(self, graph: ir.Graph) -> None:
         """Inputs and outputs of the model are its interface: their axes stay."""
