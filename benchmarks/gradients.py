@@ -164,6 +164,17 @@ def peak_mb(side: str, path: Path, options: argparse.Namespace, name: str) -> fl
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def _resident_kb() -> int:
+    """What the process holds now (its peak so far would include the parent's, before exec)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 1024
+
+
+def _peak_kb() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
 def _memory(task: str, provider: str) -> None:
     side, path, name, batch, threads = json.loads(task)
     if side == "torch":
@@ -171,7 +182,7 @@ def _memory(task: str, provider: str) -> None:
     else:
         import onnxprune.autodiff
         import onnxprune.runtime.sessions  # noqa: F401
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident_kb()
     if side == "torch":
         _, run = torch_side(name, batch, threads)
     else:
@@ -186,7 +197,7 @@ def _memory(task: str, provider: str) -> None:
 
     run()
     run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((_peak_kb() - before) / 1024)
 
 
 def main() -> None:
