@@ -40,7 +40,7 @@ from onnxprune.runtime.inputs import random_feed, running_shapes
 from onnxprune.runtime.measure import Measured, measure
 from onnxprune.sampling import loss_note, masks_context
 from onnxprune.train.options import TrainOptions
-from onnxprune.train.recovery import reestimated, retrained
+from onnxprune.train.recovery import reestimated, retrained, seen
 from onnxprune.validate.compare import Comparison, compare
 from onnxprune.validate.proof import inexact_dims, prove
 
@@ -184,8 +184,9 @@ def _channels(
         )
     if options.recover in ("lstsq", "finetune") and data is not None:
         with clock.step("recover"):
-            refitted = refit(tracing, keep, pruned, data, progress, options.providers, options.seed)
-        notes.append(f"{len(refitted)} weights were re-fitted on {len(data)} samples")
+            used = data if options.recover == "lstsq" else seen(data, _training(options))
+            refitted = refit(tracing, keep, pruned, used, progress, options.providers, options.seed)
+        notes.append(f"{len(refitted)} weights were re-fitted on {len(used)} samples")
     plan = {
         "format": PLAN_FORMAT,
         "granularity": "channel",
@@ -256,12 +257,14 @@ def _retrained(
     if options.recover == "bn":
         note = reestimated(done.pruned, data, progress, options.providers)
         return replace(done, notes=(*done.notes, note))
-    settings = replace(
-        options.train or TrainOptions(), seed=options.seed, providers=options.providers
-    )
-    found = retrained(original, done.pruned, data, settings, progress)
+    found = retrained(original, done.pruned, data, _training(options), progress)
     checks, notes = (*done.checks, training_check(found)), (*done.notes, *training_notes(found))
     return replace(done, pruned=found.model, checks=checks, notes=notes)
+
+
+def _training(options: PruneOptions) -> TrainOptions:
+    chosen = options.train or TrainOptions()
+    return replace(chosen, seed=options.seed, providers=options.providers)
 
 
 def _random_inputs(

@@ -48,7 +48,7 @@ def training_check(done: Finetuned) -> Check:
     """The course of a training, as a line of the report."""
     trained = done.trained
     summary = (
-        f"{done.objective}: {trained.start} before; {trained.best} after, on {trained.samples} samples "
+        f"{done.objective}: {trained.start} before; {trained.best} after, on {trained.best.samples} samples "
         f"held aside; best after epoch {trained.best_epoch} of {len(trained.epochs)}"
     )
     values = {

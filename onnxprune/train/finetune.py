@@ -134,7 +134,6 @@ def fit(
         rate=options.rate,
         schedule=_schedule(options, seen),
         seed=options.seed,
-        samples=len(aside),
         progress=progress,
         on_epoch=on_epoch,
     )
@@ -240,9 +239,9 @@ def _evaluate(
             results.append(outputs)
     loss = float(np.average(losses, weights=counts))
     if goal.labels is None or not np.isfinite(loss):
-        return Evaluated(loss)
+        return Evaluated(loss, samples=len(data))
     found = accuracy_of(names, results, data, batch)
-    return Evaluated(loss, found.metric, found.value)
+    return Evaluated(loss, found.metric, found.value, len(data))
 
 
 def _with_weights(model: ir.Model, trained: Trained) -> ir.Model:

@@ -24,6 +24,8 @@ __all__ = ["Epoch", "Evaluate", "Evaluated", "Trained", "train"]
 
 EXPLODED = 1e4
 """A loss that has grown by this factor has diverged, even if it is finite still."""
+TELLING = 1000
+"""Samples from which on accuracy, not the loss, says which state is better: its standard error is 1 % then."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,24 @@ class Evaluated:
         loss: The loss, penalties left out.
         metric: Name of the accuracy; empty without labels.
         accuracy: Higher is better; None without labels.
+        samples: How many they are.
     """
 
     loss: float
     metric: str = ""
     accuracy: float | None = None
+    samples: int = 0
 
     @property
     def worth(self) -> tuple[float, float]:
-        """Higher is better: accuracy first, then the loss."""
-        return (0.0 if self.accuracy is None else self.accuracy, -self.loss)
+        """Higher is better: the accuracy where there are samples enough to tell, then the loss."""
+        told = self.accuracy is not None and self.samples >= TELLING
+        return (self.accuracy or 0.0 if told else 0.0, -self.loss)
 
     @property
     def finite(self) -> bool:
         """Whether it can be compared at all."""
-        return math.isfinite(self.loss) and math.isfinite(self.worth[0])
+        return math.isfinite(self.loss)
 
     def __str__(self) -> str:
         told = "" if self.accuracy is None else f", {self.metric} {self.accuracy:.4f}"
@@ -83,7 +88,6 @@ class Trained:
         start: Worth of the state before the first step.
         best: Worth of the best state.
         best_epoch: The epoch that ended with it; 0 is the start.
-        samples: Held aside, that states were compared on.
         epochs: Those that ran to their end.
         stopped: Why it ended early, in words; empty if it did not.
         diverged: Whether the loss exploded, or became infinite or NaN.
@@ -94,7 +98,6 @@ class Trained:
     start: Evaluated
     best: Evaluated
     best_epoch: int
-    samples: int = 0
     epochs: tuple[Epoch, ...] = ()
     stopped: str = ""
     diverged: bool = False
@@ -131,7 +134,6 @@ def train(
     rate: float,
     schedule: Schedule,
     seed: int = 0,
-    samples: int = 0,
     progress: Progress | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Trained:
@@ -146,7 +148,6 @@ def train(
         rate: The learning rate that the schedule's factor is applied to.
         schedule: Called with each step.
         seed: Of the order of the samples.
-        samples: Those that states are compared on, for the record.
         progress: Where it is shown.
         on_epoch: Called at the end of each epoch.
 
@@ -208,7 +209,6 @@ def train(
         start,
         best.evaluated,
         best.epoch,
-        samples,
         tuple(done),
         stopped,
         diverged=bool(stopped) and not interrupted,

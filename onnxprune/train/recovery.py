@@ -9,10 +9,15 @@ import onnx_ir as ir
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.train.batchnorm import reestimate
-from onnxprune.train.finetune import Finetuned, accepted, fit
+from onnxprune.train.finetune import Finetuned, accepted, fit, hold_aside
 from onnxprune.train.options import TrainOptions
 
-__all__ = ["reestimated", "retrained"]
+__all__ = ["reestimated", "retrained", "seen"]
+
+
+def seen(data: Dataset, options: TrainOptions) -> Dataset:
+    """The samples that training sees; what repairs the model before it must see no others either."""
+    return hold_aside(data, options.held_aside, options.seed)[0]
 
 
 def reestimated(

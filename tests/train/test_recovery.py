@@ -22,27 +22,36 @@ MODEL, CALIBRATION, TEST = (
 )
 QUICK = {"check_drift": False, "check_latency": False}
 
+LSTM = DIGITS / "digits_lstm.onnx"
+
 
 def top1(path: Path) -> float:
     return accuracy(session(path, threads=1), read_data(TEST, load(path))).value
 
 
-def prune(path: Path, **options: object) -> onnxprune.Report:
-    return onnxprune.prune(MODEL, path, data=CALIBRATION, round_to=1, **QUICK, **options)
+def prune(path: Path, model: Path = MODEL, **options: object) -> onnxprune.Report:
+    return onnxprune.prune(model, path, data=CALIBRATION, round_to=1, **QUICK, **options)
 
 
-def test_training_recovers_more_than_statistics_alone(tmp_path: Path) -> None:
-    names = ("bn", "finetune")
-    train = {"finetune": {"train": {"epochs": 5, "lr": 5e-3}}}
-    for name in names:
-        options = {"sparsity": 0.5, "criterion": "magnitude", "recover": name}
-        report = prune(tmp_path / f"{name}.onnx", **options, **train.get(name, {}))
-    bn, trained = (top1(tmp_path / f"{name}.onnx") for name in names)
-    assert 0.5 < bn < 0.9
-    assert trained > 0.95
+def test_training_recovers_more_than_closed_forms(tmp_path: Path) -> None:
+    found = {}
+    for name in ("none", "lstsq", "finetune"):
+        train = {"train": {"epochs": 8, "lr": 5e-3}} if name == "finetune" else {}
+        options = {"sparsity": 0.6, "criterion": "magnitude", "recover": name, **train}
+        report = prune(tmp_path / "out.onnx", LSTM, **options)
+        found[name] = top1(tmp_path / "out.onnx")
+    assert found["none"] < 0.4
+    assert found["finetune"] > found["lstsq"] + 0.02
     (check,) = [check for check in report.checks if check.name == "training"]
-    assert len(check.values["epochs"]) == 5
+    assert len(check.values["epochs"]) == 8
     assert report.passed
+
+
+def test_statistics_alone_bring_back_some(tmp_path: Path) -> None:
+    for name in ("none", "bn"):
+        options = {"sparsity": 0.5, "criterion": "magnitude", "recover": name}
+        prune(tmp_path / f"{name}.onnx", **options)
+    assert top1(tmp_path / "bn.onnx") > top1(tmp_path / "none.onnx") + 0.3
 
 
 def test_zeros_of_n_m_survive_training(tmp_path: Path) -> None:
@@ -61,7 +70,7 @@ def test_zeros_of_n_m_survive_training(tmp_path: Path) -> None:
 def test_the_verb_trains_a_file_and_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, out, report = DIGITS / "digits_lstm.onnx", tmp_path / "out.onnx", tmp_path / "r.json"
+    model, out, report = LSTM, tmp_path / "out.onnx", tmp_path / "r.json"
     before = model.read_bytes()
     options = ["--epochs", "1", "--lr", "1e-3", "--clip-norm", "0", "--report", str(report)]
     files = [str(model), str(out), "--data", str(CALIBRATION), "--teacher", str(model)]
@@ -79,7 +88,7 @@ def test_the_verb_trains_a_file_and_reports(
 def test_what_diverges_at_once_is_not_written(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     with pytest.raises(ValidationError, match="diverged in epoch 1"):
-        onnxprune.finetune(DIGITS / "digits_lstm.onnx", out, CALIBRATION, lr=1e6, optimizer="sgd")
+        onnxprune.finetune(LSTM, out, CALIBRATION, lr=1e6, optimizer="sgd")
     assert not out.exists()
 
 
