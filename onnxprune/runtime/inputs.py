@@ -26,6 +26,7 @@ __all__ = [
     "random_feed",
     "random_inputs",
     "running_shapes",
+    "varied_shapes",
 ]
 
 Shapes = Mapping[str, Sequence[int]]
@@ -117,6 +118,24 @@ def candidate_shapes(model: ir.Model, given: Shapes) -> Iterator[dict[str, tuple
         if key not in tried and (not tried or elements <= MOST_ELEMENTS):
             tried.add(key)
             yield candidate
+
+
+def varied_shapes(
+    model: ir.Model, given: Shapes, found: Shapes
+) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Shapes that a model may run on where it ran on `found`: one of the open axes has another usual size."""
+    opened = _open_axes(model, given)
+    for symbol, axis in sorted(opened.items(), key=lambda item: item[1].first):
+        for n in SPATIAL if axis.image else SEQUENCE:
+            shapes = {}
+            for value in graph_inputs(model):
+                name = value.name or ""
+                old, free = found[name], value.shape is not None and name not in given
+                shapes[name] = tuple(
+                    n if free and _symbol(value, k) == symbol else size
+                    for k, size in enumerate(old)
+                )
+            yield shapes
 
 
 def random_feed(model: ir.Model, shapes: Shapes, seed: int) -> dict[str, np.ndarray]:

@@ -22,10 +22,10 @@ from onnxprune.graph import weights
 from onnxprune.runtime.bodies import bodies_by_node
 from onnxprune.runtime.inputs import (
     Shapes,
-    candidate_shapes,
     graph_inputs,
     random_feed,
     running_shapes,
+    varied_shapes,
 )
 from onnxprune.runtime.probe import Measured, Probe, is_small
 
@@ -96,7 +96,7 @@ def _first_run(probe: Probe, shapes: Shapes | None) -> Measured:
         known = _unseen(body, best)
         tries = (
             random_feed(probe.model, other, 0)
-            for other in candidate_shapes(probe.model, shapes or {})
+            for other in varied_shapes(probe.model, shapes or {}, best.inputs)
         )
         for feed in islice(tries, MOST_TRIES) if known else ():
             other = Measured()

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import DataError, ModelError
-from onnxprune.runtime.inputs import graph_inputs, random_feed, random_inputs, running_shapes
+from onnxprune.runtime.inputs import (
+    graph_inputs,
+    random_feed,
+    random_inputs,
+    running_shapes,
+    varied_shapes,
+)
 from tests.loaded import loaded
 
 MATMUL = "{ y = MatMul(x, w) }"
@@ -86,3 +92,16 @@ def test_initializers_that_are_inputs_are_not_fed() -> None:
     )
     assert [each.name for each in graph_inputs(model)] == ["x"]
     assert set(random_inputs(model)) == {"x"}
+
+
+def test_variations_change_one_open_axis_at_a_time_batches_last() -> None:
+    model = loaded("(float[N,T] x, float[N,6] z) => (float[N,6] y) { y = Relu(z) }")
+    found = {"x": (1, 100), "z": (1, 6)}
+    tried = list(varied_shapes(model, {}, found))
+    assert tried[0] == {"x": (1, 8), "z": (1, 6)}
+    assert tried[-2] == {"x": (16000, 100), "z": (16000, 6)}
+    assert all(
+        varied["x"] == (1, 100)
+        for varied in varied_shapes(model, {"x": (1, 100)}, found)
+        if varied["z"] == (1, 6)
+    )
