@@ -20,6 +20,7 @@ __all__ = [
     "Objective",
     "Projection",
     "SignedSums",
+    "draws_for",
     "element_context",
     "element_statistics",
     "gates",

@@ -95,7 +95,7 @@ def element_statistics(
                     total[kind][name] = each
     for kind in kinds:
         for array in total[kind].values():
-            array /= len(data)
+            array /= len(data) * goal.draws
             if kind == RMS:
                 np.sqrt(array, out=array)
     return {

@@ -109,6 +109,7 @@ class Objective:
         forward: Runs the model where the answers are drawn from it.
         seed: Of the draws.
         classes: Class axes of the outputs that are a classifier's.
+        draws: How many answers are drawn for each sample.
     """
 
     loss: Loss
@@ -116,13 +117,15 @@ class Objective:
     forward: ort.InferenceSession | None = None
     seed: int = 0
     classes: Mapping[str, int] = field(default_factory=dict)
+    draws: int = 1
 
-    def answers(self, feed: Feed, labels: Array | None) -> Feed:
+    def answers(self, feed: Feed, labels: Array | None, draw: int = 0) -> Feed:
         """The loss's inputs for one sample.
 
         Args:
             feed: The sample as the model takes it.
             labels: Its labels, used where the loss is one of labels.
+            draw: Number of the draw.
         """
         loss = self.loss
         if isinstance(loss, SquaredError) and labels is not None:
@@ -131,7 +134,7 @@ class Objective:
             assert labels is not None
             return {loss.labels: labels}
         assert self.forward is not None
-        rng = _generator(feed, self.seed)
+        rng = _generator(feed, self.seed, draw)
         if isinstance(loss, CrossEntropy | LogLikelihood):
             (y,) = run(self.forward, feed, [loss.output])
             given = isinstance(loss, LogLikelihood)
@@ -274,8 +277,8 @@ def _direction(y: Array, classes: int | None, rng: np.random.Generator) -> Array
     return (v / max(float(np.sqrt(np.mean(wide**2))), TINY)).astype(y.dtype)
 
 
-def _generator(feed: Feed, seed: int) -> np.random.Generator:
-    digest = hashlib.sha256(str(seed).encode())
+def _generator(feed: Feed, seed: int, draw: int) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}:{draw}".encode())
     for name in sorted(feed):
         array = feed[name]
         digest.update(

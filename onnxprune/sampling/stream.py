@@ -45,7 +45,7 @@ def stream(
     progress: Progress,
     more: Mapping[str, Array] | None = None,
 ) -> Iterator[list[Array]]:
-    """What a gradient model gives for each sample, the loss left out.
+    """What a gradient model gives for each sample (and each draw of it), the loss left out.
 
     Args:
         made: A session of a model made by `onnxprune.autodiff.gradient` with the loss of `goal`.
@@ -62,10 +62,11 @@ def stream(
     with progress.step("sampling gradients", total=len(data)) as advance:
         for feed, labels, times in samples(data):
             fed = {**(more or {})} | {name: array for name, array in feed.items() if name in takes}
-            for name, array in goal.answers(feed, labels).items():
-                fed[name] = _fitted(array, takes[name], times) if name == LABELS else array
-            found = run(made, fed, names)
-            yield found if times == 1 else [array / times for array in found]
+            for draw in range(goal.draws):
+                for name, array in goal.answers(feed, labels, draw).items():
+                    fed[name] = _fitted(array, takes[name], times) if name == LABELS else array
+                found = run(made, fed, names)
+                yield found if times == 1 else [array / times for array in found]
             advance(1)
 
 

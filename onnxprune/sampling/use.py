@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -10,6 +11,7 @@ from onnxprune.dims import Dim, Tracing
 from onnxprune.errors import OptionError
 from onnxprune.graph import Weight
 from onnxprune.options import PruneOptions
+from onnxprune.plan.budget import macs_cost
 from onnxprune.plan.contraction import operands
 from onnxprune.plan.weights import is_excluded, weight_names
 from onnxprune.progress import Progress
@@ -28,6 +30,10 @@ __all__ = [
     "signed_sums",
     "uses_gradients",
 ]
+
+AFFORDABLE = 3e10
+"""MACs of forward runs that drawing more than one answer for each sample may take."""
+MOST_DRAWS = 8
 
 
 def uses_gradients(options: PruneOptions) -> bool:
@@ -98,6 +104,12 @@ def element_context(
     return Context(options.seed, statistics)
 
 
+def draws_for(tracing: Tracing, goal: Objective, samples: int) -> int:
+    """How many answers to draw for each sample: more of a small model, one of a large one, one where none are drawn."""
+    runs = samples * max(macs_cost(tracing).total({}), 1.0)
+    return 1 if goal.forward is None else int(min(max(AFFORDABLE // runs, 1), MOST_DRAWS))
+
+
 def signed_sums(
     tracing: Tracing,
     dims: Sequence[Dim],
@@ -113,6 +125,7 @@ def signed_sums(
     """
     goal = goal_of(tracing.model, data, options)
     assert data is not None
+    goal = replace(goal, draws=draws_for(tracing, goal, len(data)))
     forms = Forms(dims)
     for derivatives in Gates(tracing, dims, goal, data, options.providers).each({}, progress):
         forms.add(derivatives)
