@@ -5,6 +5,7 @@ from onnxprune.sampling.gates import Gate, Gates, gates
 from onnxprune.sampling.objective import LogLikelihood, Objective, Projection, objective
 from onnxprune.sampling.quadratic import Forms, SignedSums
 from onnxprune.sampling.use import (
+    draws_for,
     element_context,
     loss_note,
     masks_context,
