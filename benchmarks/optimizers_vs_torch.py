@@ -142,11 +142,20 @@ def torch_step(network: Any, optimizer: Any, options: Any, batch: Any) -> float:
     return float(loss.detach())
 
 
-def separately(name: str, model: Any, step: Any, batches: Any, case: Any, rate: float) -> Any:
+def separately(
+    name: str,
+    model: Any,
+    step: Any,
+    batches: Any,
+    case: Any,
+    rate: float,
+    *,
+    training: bool = False,
+) -> Any:
     """Part 2: the relative differences of all tensors, the largest first."""
     _, options, make = case
     network, where = in_torch(name, model)
-    network.eval()
+    network.train(training)
     optimizer = make(list(network.parameters()))
     optimizer.param_groups[0]["lr"] = rate
     runner = Runner(step, threads=1)
@@ -237,6 +246,24 @@ def main() -> None:
             print(
                 f"{name:7} {words:40} same gradients {given:.1e}   apart: largest {apart[0][0]:.1e} "
                 f"({apart[0][1]}), then {apart[1][0]:.1e} ({apart[1][1]}), median {middle:.1e}"
+            )
+        mode = live(model)
+        if mode.running:
+            words, case = next(iter(CASES.items()))
+            step = training_step(
+                mode.model,
+                goal.loss,
+                case[0],
+                trainable(model),
+                feeds={"image": data.inputs["image"][:2]},
+                options=case[1],
+                running=mode.running,
+            )
+            rate = RATES[type(case[0])]
+            apart = separately(name, model, step, batches, case, rate, training=True)
+            print(
+                f"{name:7} BatchNormalization live, {words}: apart: largest {apart[0][0]:.1e} "
+                f"({apart[0][1]}), median {apart[len(apart) // 2][0]:.1e}"
             )
         test = read_data(ROOT / "models" / "digits.npz", model)
         mine, theirs = speed(

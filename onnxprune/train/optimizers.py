@@ -147,7 +147,7 @@ class AdamW:
         return ("mean", "square")
 
     def scalars(self, op: Ops, rate: Tensor, step: Tensor) -> Scalars:
-        """Rate over the first correction, root of the second, and rate; in doubles, as 1 - b2^t cancels."""
+        """Rate over the first correction, root of the second, what decay leaves; doubles, as 1 - b2^t cancels."""
         double = ir.DataType.DOUBLE
         t = op.cast(step, double)
         first, second = (
@@ -155,7 +155,7 @@ class AdamW:
         )
         size = op.cast(op.cast(rate, double) / first, rate.dtype)
         root = op.cast(op.Sqrt(second), rate.dtype)
-        return size, root, rate
+        return size, root, 1.0 - rate * self.weight_decay
 
     def update(
         self,
@@ -168,9 +168,9 @@ class AdamW:
         decays: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Optimizer`."""
-        (mean, square), (size, root, rate), (b1, b2) = state, scalars, self.betas
+        (mean, square), (size, root, left), (b1, b2) = state, scalars, self.betas
         if decays and self.weight_decay:
-            weight = weight * (1.0 - rate * self.weight_decay)
+            weight = weight * left
         mean = mean * b1 + gradient * (1.0 - b1)
         square = square * b2 + gradient * gradient * (1.0 - b2)
         divisor = op.Sqrt(square) / root + self.epsilon

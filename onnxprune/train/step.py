@@ -103,11 +103,12 @@ class _Carried:
         return tensor
 
     def close(self, name: str, following: Tensor) -> None:
-        output = self.op.Identity(following).value
-        output.name = self.op.unique_name("next")
+        output = following.value
+        if output.producer() is None or output.is_graph_output():
+            output = self.op.Identity(following).value
         output.shape = ir.Shape(self.start[name].shape)
         self.op.graph.outputs.append(output)
-        self.outputs[name] = output.name
+        self.outputs[name] = output.name or ""
 
 
 def training_step(
