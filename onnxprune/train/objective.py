@@ -1,6 +1,7 @@
 """What training makes small: the error against labels, the distance from a teacher, or both.
 
-    integer labels   cross-entropy, on the first output that has one axis more than the labels
+    integer labels   cross-entropy, on the first output that has one axis more than the labels; else, for
+                     0 and 1, binary cross-entropy on the first of their shape
     float labels     mean squared error, on the first output of their shape
     teacher          for each float output: KL divergence with temperature where it holds class scores
                      (it comes out of a Softmax, or is [samples, classes]), else mean squared error
@@ -24,6 +25,7 @@ from onnxprune.autodiff import CrossEntropy, Distillation, Loss, SquaredError, W
 from onnxprune.errors import DataError, OptionError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
+from onnxprune.train.binary import BinaryCrossEntropy
 
 __all__ = ["Objective", "Source", "objective", "rows_of"]
 
@@ -89,6 +91,11 @@ def objective(
     if use_labels:
         assert data.labels is not None
         supervised = _supervised(outputs, data.labels[rows], smoothing)
+        if isinstance(supervised.loss, BinaryCrossEntropy) and data.labels.max() > 1:
+            raise DataError(
+                f"the model gives one score a sample, which tells 0 from 1, but there is a label "
+                f"{data.labels.max()}"
+            )
         if teacher is None or alpha == 0:
             return supervised
     if teacher is None:
@@ -178,14 +185,19 @@ def _supervised(
         if labels.dtype.kind == "f":
             squeezed = tuple(n for n in array.shape[1:] if n != 1)
             if squeezed == tuple(n for n in labels.shape[1:] if n != 1):
-                loss = SquaredError(name, target=LABELS)
-                return Objective(loss, array.shape[1:], words="squared error against the labels")
+                error = SquaredError(name, target=LABELS)
+                return Objective(error, array.shape[1:], words="squared error against the labels")
             continue
         for axis in (1, array.ndim - 1):
             fits = array.ndim == labels.ndim + 1 and array.shape[axis] > 1
             if fits and np.delete(array.shape, axis).tolist() == list(labels.shape):
                 entropy = CrossEntropy(name, labels=LABELS, axis=axis, smoothing=smoothing)
                 return Objective(entropy, labels.shape[1:], words="cross-entropy of the labels")
+    for name, array in outputs.items():
+        same = tuple(n for n in array.shape if n != 1) == tuple(n for n in labels.shape if n != 1)
+        if labels.dtype.kind != "f" and same and (len(labels) > 1 or array.size == labels.size):
+            loss = BinaryCrossEntropy(name, labels=LABELS)
+            return Objective(loss, array.shape[1:], words="cross-entropy of yes and no")
     shapes = ", ".join(f"{name!r} {array.shape}" for name, array in outputs.items())
     raise DataError(
         f"no output goes with labels of shape {labels.shape} in training: {shapes or 'none is float'}; "

@@ -19,14 +19,10 @@ from tests.models import random, write
 from tests.train.steps import digits
 
 
-def linear(path: Path, outputs: int, *, softmax: bool = False, seed: int = 0) -> ir.Model:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["z" if softmax else "y"])]
-    if softmax:
-        nodes.append(helper.make_node("Softmax", ["z"], ["y"], axis=-1))
+def linear(path: Path, outputs: int, *, end: str = "Identity", seed: int = 0) -> ir.Model:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node(end, ["z"], ["y"])]
     weight = random(4, outputs, seed=seed) * 0.3
-    return load(
-        write(path / f"l{outputs}{softmax}{seed}.onnx", nodes, {"w": weight}, {"x": ["n", 4]})
-    )
+    return load(write(path / f"{outputs}{end}{seed}.onnx", nodes, {"w": weight}, {"x": ["n", 4]}))
 
 
 def test_labels_choose_the_loss(tmp_path: Path) -> None:
@@ -35,8 +31,10 @@ def test_labels_choose_the_loss(tmp_path: Path) -> None:
     assert "cross-entropy" in objective(linear(tmp_path, 3), classes).words
     values = Dataset({"x": x}, random(64))
     assert "squared error" in objective(linear(tmp_path, 1), values).words
-    with pytest.raises(DataError, match=r"labels of shape \(2,\)"):
+    with pytest.raises(DataError, match="tells 0 from 1"):
         objective(linear(tmp_path, 1), classes)
+    with pytest.raises(DataError, match=r"labels of shape \(2, 5\)"):
+        objective(linear(tmp_path, 3), Dataset({"x": x}, np.zeros((64, 5), np.int64)))
 
 
 def test_a_regression_is_fitted(tmp_path: Path) -> None:
@@ -50,10 +48,27 @@ def test_a_regression_is_fitted(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.weights["w"][:, 0], truth, atol=0.02)
 
 
-@pytest.mark.parametrize("softmax", [False, True])
-def test_without_labels_the_teacher_is_followed(tmp_path: Path, softmax: bool) -> None:
-    teacher = linear(tmp_path, 5, softmax=softmax)
-    student = linear(tmp_path, 5, softmax=softmax, seed=7)
+@pytest.mark.parametrize("end", ["Identity", "Sigmoid"])
+def test_yes_and_no_are_told_apart(tmp_path: Path, end: str) -> None:
+    x = random(200, 4)
+    data = Dataset({"x": x}, (x @ random(4, seed=5) > 0).astype(np.int64))
+    model = linear(tmp_path, 1, end=end)
+    goal = objective(model, data)
+    assert goal.words == "cross-entropy of yes and no"
+    options = TrainOptions(epochs=30, lr=0.1, threads=1, held_aside=0.0)
+    found = fit(model, data, None, options).trained
+    z = x.astype(np.float64) @ found.weights["w"][:, 0]
+    y = data.labels
+    assert y is not None
+    loss = (np.log1p(np.exp(z)) - z * y).mean()
+    assert loss == pytest.approx(found.best.loss, rel=1e-4)
+    assert ((z > 0) == y).mean() > 0.97
+
+
+@pytest.mark.parametrize("end", ["Identity", "Softmax"])
+def test_without_labels_the_teacher_is_followed(tmp_path: Path, end: str) -> None:
+    teacher = linear(tmp_path, 5, end=end)
+    student = linear(tmp_path, 5, end=end, seed=7)
     data = Dataset({"x": random(256, 4, seed=3) * 2}, None)
     found = fit(student, data, teacher, TrainOptions(epochs=30, lr=0.03, threads=1))
     assert "original" in found.objective
