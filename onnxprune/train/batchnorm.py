@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from onnxprune.autodiff.prepare import prepare
 from onnxprune.errors import ModelError, NothingToPruneError
-from onnxprune.graph import Weight, clone, replace, weights
+from onnxprune.graph import Weight, clone, constant, replace, weights
 from onnxprune.progress import Progress, Silent
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
@@ -55,7 +55,7 @@ def live(
         feeds: A batch of the model's inputs, to learn shapes from where the opset is raised.
 
     Raises:
-        ModelError: The running statistics of a node are no initializers of its own.
+        ModelError: The running statistics of a node are no constants of its own.
     """
     raised = _nodes(model) and model.opset_imports.get("", 0) < 14
     copy = prepare(model, feeds) if raised else clone(model)
@@ -64,15 +64,33 @@ def live(
         node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
         node.attributes["momentum"] = ir.AttrFloat32("momentum", momentum)
         node.resize_outputs(3)
-        for value, output in zip(node.inputs[3:5], node.outputs[1:], strict=True):
+        for index, output in zip((3, 4), node.outputs[1:], strict=True):
+            value = _as_initializer(copy.graph, node.inputs[index])
             if value is None or not value.is_initializer() or len(value.uses()) != 1:
                 raise ModelError(
-                    f"node {node.name}: its running statistics are no initializers of its own"
+                    f"node {node.name}: its running statistics are no constants of its own"
                 )
             output.name = f"{value.name}/next"
             output.type = value.type
             running[value.name or ""] = output.name
     return Live(copy, running)
+
+
+def _as_initializer(graph: ir.Graph, value: ir.Value | None) -> ir.Value | None:
+    """The output of a Constant node as an initializer of the same name; any other value as it is."""
+    node = None if value is None else value.producer()
+    tensor = None if value is None else constant(value)
+    if value is None or node is None or tensor is None:
+        return value
+    new = ir.Value(
+        name=value.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
+    )
+    new.const_value = ir.Tensor(tensor.numpy(), name=value.name)
+    value.name = None
+    ir.convenience.replace_all_uses_with(value, new)
+    graph.remove(node, safe=True)
+    graph.register_initializer(new)
+    return new
 
 
 def _nodes(model: ir.Model) -> list[ir.Node]:

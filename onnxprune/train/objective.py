@@ -134,7 +134,7 @@ class Source:
         """The samples at the given places as one feed (of stacked data a single one)."""
         data, goal = self.data, self._goal
         if data.stacked:
-            feed = {name: array[rows[0]] for name, array in data.inputs.items()}
+            feed = {name: array[rows[0], ...] for name, array in data.inputs.items()}
         else:
             feed = {name: array[rows] for name, array in data.inputs.items()}
         extra = {}

@@ -18,7 +18,9 @@ from tests.train.steps import digits
 EPSILON = 1e-5
 
 
-def normalised(path: Path, opset: int = 17, shared: bool = False) -> ir.Model:
+def normalised(
+    path: Path, opset: int = 17, *, shared: bool = False, constants: bool = False
+) -> ir.Model:
     """logits = BatchNormalization(x)."""
     variance = "mean" if shared else "variance"
     arrays = {
@@ -28,12 +30,17 @@ def normalised(path: Path, opset: int = 17, shared: bool = False) -> ir.Model:
         "variance": np.array([2.0, 0.5], np.float32),
     }
     node = helper.make_node("BatchNormalization", ["x", "scale", "bias", "mean", variance], ["y"])
+    tensors = [numpy_helper.from_array(a, k) for k, a in arrays.items() if k in node.input]
+    nodes = [node]
+    if constants:
+        nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in tensors] + nodes
+        tensors = []
     graph = helper.make_graph(
-        [node],
+        nodes,
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(a, k) for k, a in arrays.items() if k in node.input],
+        tensors,
     )
     opsets = [helper.make_opsetid("", opset)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
@@ -46,9 +53,10 @@ def samples(count: int = 48) -> Dataset:
     return Dataset({"x": x}, random.integers(0, 2, count))
 
 
+@pytest.mark.parametrize("constants", [False, True])
 @pytest.mark.parametrize("opset", [9, 17])
-def test_live_statistics_follow_the_batches(tmp_path: Path, opset: int) -> None:
-    model, data = normalised(tmp_path / "bn.onnx", opset), samples()
+def test_live_statistics_follow_the_batches(tmp_path: Path, opset: int, constants: bool) -> None:
+    model, data = normalised(tmp_path / "bn.onnx", opset, constants=constants), samples()
     goal, source = objective(model, data), Source(data, objective(model, data))
     x = data.inputs["x"]
     found = live(model, momentum=0.75, feeds={"x": x[:2]})
@@ -78,9 +86,12 @@ def test_live_statistics_follow_the_batches(tmp_path: Path, opset: int) -> None:
     assert loss == pytest.approx(float((np.log(np.exp(logits).sum(1)) - own).mean()), rel=1e-5)
 
 
+@pytest.mark.parametrize("constants", [False, True])
 @pytest.mark.parametrize("opset", [9, 17])
-def test_re_estimated_statistics_are_those_of_all_samples(tmp_path: Path, opset: int) -> None:
-    model, data = normalised(tmp_path / "bn.onnx", opset), samples(50)
+def test_re_estimated_statistics_are_those_of_all_samples(
+    tmp_path: Path, opset: int, constants: bool
+) -> None:
+    model, data = normalised(tmp_path / "bn.onnx", opset, constants=constants), samples(50)
     assert reestimate(model, data, batch=16) == 1  # the last batch is smaller
     found = {weight.name: weight.array() for weight in weights(model)}
     np.testing.assert_allclose(found["mean"], data.inputs["x"].mean(0), rtol=1e-5)
@@ -89,7 +100,7 @@ def test_re_estimated_statistics_are_those_of_all_samples(tmp_path: Path, opset:
 
 
 def test_what_has_no_statistics_of_its_own_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no initializers of its own"):
+    with pytest.raises(ModelError, match="no constants of its own"):
         live(normalised(tmp_path / "bn.onnx", shared=True))
     model, data = digits("vit")
     with pytest.raises(NothingToPruneError, match="no BatchNormalization"):
