@@ -24,7 +24,7 @@ from onnxprune.graph.load import SOURCE
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
 from onnxprune.plan.granularity import Channel
-from onnxprune.plan.search import search
+from onnxprune.plan.search import Choice, search
 from onnxprune.plan.sparse import write_sparse
 from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
 from onnxprune.plan.weights import plan_weights
@@ -169,7 +169,8 @@ def _channels(
     while True:
         with clock.step("choose"):
             dims = candidates(tracing, options)
-            keep = _choice(tracing, dims, options, data, progress)
+            choice = _choice(tracing, dims, options, data, progress)
+            keep = choice.keep
         with clock.step("cut"):
             pruned = cut(tracing, keep)
         with clock.step("prove"), progress.step("proving that cutting equals masking"):
@@ -185,7 +186,9 @@ def _channels(
     if options.recover in ("lstsq", "finetune") and data is not None:
         with clock.step("recover"):
             used = data if options.recover == "lstsq" else seen(data, _training(options))
-            refitted = refit(tracing, keep, pruned, used, progress, options.providers, options.seed)
+            refitted = refit(
+                tracing, keep, pruned, used, progress, options.providers, options.seed, choice.fitted
+            )
         notes.append(f"{len(refitted)} weights were re-fitted on {len(used)} samples")
     plan = {
         "format": PLAN_FORMAT,
@@ -211,16 +214,16 @@ def _choice(
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
-) -> Keep:
+) -> Choice:
     if not dims:
         raise NothingToPruneError(build.nothing_to_prune(tracing, options))
-    keep = search(tracing, dims, options, data, progress)
-    if not keep and options.target is None and options.fraction > 0:
+    choice = search(tracing, dims, options, data, progress)
+    if not choice.keep and options.target is None and options.fraction > 0:
         raise NothingToPruneError(
             f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"
             " raise --sparsity or set --round-to 1"
         )
-    return keep
+    return choice
 
 
 def _weights(

@@ -70,7 +70,7 @@ def collect(
 
 
 def _sums(walk: Walk, each: Contraction, samples: int, seed: int) -> Sums:
-    sums = Sums()
+    sums = Sums(samples=samples)
     kernel, where, first = each.view.shape[2:], None, True
     columns = each.matrix(np.broadcast_to(np.float32(0), each.view.shape)).shape[2]
     for (x,) in walk.values([each.data]):

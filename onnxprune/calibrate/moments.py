@@ -14,11 +14,13 @@ from onnxprune.calibrate.contraction import Contraction
 
 __all__ = ["Moments", "Sums", "positions_seen"]
 
-ROWS_PER_COLUMN = 16
+ROWS_PER_COLUMN = 12
 """Positions sampled for each column of W, over all samples; more tell nothing new."""
-FEWEST_ROWS = 8192
+FEWEST_ROWS = 4096
 """Positions sampled at least, where there are so many."""
 
+SAMPLE_WORTH = 16
+"""Independent rows that the positions of one sample are worth at most."""
 FEW_GROUPS = 8
 
 Array = np.ndarray
@@ -29,6 +31,7 @@ class Sums:
     """Sums over positions of x, t, x x', t x' and t t: (G, K), (G, M), (G, K, K), (G, M, K), (G, M)."""
 
     count: int = 0
+    samples: int = 0
     x: Array = field(default_factory=lambda: np.zeros(()))
     t: Array = field(default_factory=lambda: np.zeros(()))
     xx: Array = field(default_factory=lambda: np.zeros(()))
@@ -47,11 +50,17 @@ class Sums:
             self.tt = self.tt + (wide_t**2).sum(1)
             self.tx = self.tx + wide_t.transpose(0, 2, 1) @ wide
 
+    @property
+    def independent(self) -> int:
+        """How many independent rows these are worth: the positions of one sample are much alike."""
+        return min(self.count, SAMPLE_WORTH * max(self.samples, 1))
+
     def __add__(self, other: Sums) -> Sums:
         pairs = (
             (getattr(self, name), getattr(other, name)) for name in ("x", "t", "xx", "tx", "tt")
         )
-        return Sums(self.count + other.count, *(a + b for a, b in pairs))
+        counts = (self.count + other.count, self.samples + other.samples)
+        return Sums(*counts, *(a + b for a, b in pairs))
 
     def covariance(self) -> Array:
         """Of x: (G, K, K)."""

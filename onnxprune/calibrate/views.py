@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.graph import constant
+from onnxprune.graph import Weight, constant, replace
 from onnxprune.graph.external import read as read_tensor
 
-__all__ = ["View", "view_of"]
+__all__ = ["View", "store", "view_of"]
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
@@ -98,6 +98,16 @@ def view_of(value: ir.Value) -> View | None:
             shape = _fitted(sizes, shape)
             resolved.append(("shape", shape))
     return View(here, tuple(resolved), shape, shared)
+
+
+def store(view: View, array: np.ndarray) -> None:
+    """Writes a weight's numbers, as its node reads them, behind its view; other readers see them too."""
+    node = view.source.producer()
+    graph = view.source.graph if node is None else node.graph
+    assert isinstance(graph, ir.Graph)
+    name, kind = view.source.name or "", "initializer" if node is None else "constant"
+    weight = Weight(name, view.source, kind, graph)  # type: ignore[arg-type]
+    replace(weight, view.unread(array))
 
 
 def _rank(value: ir.Value) -> int | None:

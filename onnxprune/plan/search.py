@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.calibrate import collect, contractions
 from onnxprune.dims import Dim, DimInfo, Keep, Tracing, leaves
@@ -18,8 +20,23 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.sampling import element_context, signed_sums
 from onnxprune.scores import Context, get_criterion
 from onnxprune.scores.obs import Consumer, Consumers
+from onnxprune.scores.sensitivity import sensitivities
 
-__all__ = ["search"]
+__all__ = ["Choice", "search"]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What is kept.
+
+    Attributes:
+        keep: Which indices each Dim keeps, where it loses some.
+        fitted: Where a criterion knows, the weights that make up for what goes, by node of the model: (G, M, columns
+            left).
+    """
+
+    keep: Keep
+    fitted: Mapping[ir.Node, np.ndarray] = field(default_factory=dict)
 
 
 def search(
@@ -28,7 +45,7 @@ def search(
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
-) -> Keep:
+) -> Choice:
     """What each Dim keeps.
 
     Args:
@@ -54,7 +71,7 @@ def search(
             context = element_context(tracing.model, chosen, options, data, progress)
         scores = channel_scores(tracing, dims, criterion, context)
         if options.target is None:
-            return choose(scores, kept_counts(dims, scores, options))
+            return Choice(choose(scores, kept_counts(dims, scores, options)))
         consumers = Consumers([], _shares(scores))
     if options.target is not None:
         _reach(tracing, dims, options, options.target, consumers, progress)
@@ -66,7 +83,7 @@ def search(
                 else {}
             )
             shrink_to_counts(consumers, kept_counts(dims, losses, options))
-    return consumers.keep()
+    return Choice(consumers.keep(), consumers.fitted())
 
 
 def _shares(scores: Mapping[Dim, np.ndarray]) -> dict[Dim, np.ndarray]:
@@ -92,7 +109,9 @@ def _second_order(
     ]
     seen = collect(tracing, wanted, data, progress, options.providers, options.seed)
     magnitudes = channel_scores(tracing, dims, get_criterion("magnitude"), Context(options.seed))
-    return Consumers([Consumer(each, 1.0, chosen) for each in seen], _shares(magnitudes))
+    curves = sensitivities(tracing, seen, chosen, data, progress, options.providers)
+    consumers = [Consumer(each, curves[each.contraction], chosen) for each in seen]
+    return Consumers(consumers, _shares(magnitudes))
 
 
 def _reach(

@@ -56,14 +56,11 @@ def shrink_to(
         count = _next_count(kept[dim], steps[dim], least[dim])
         if count is None:
             return
-        losses = consumers.losses(dim)
-        chosen = np.argsort(losses, kind="stable")[: kept[dim] - count]
         saved = cost.saved(kept, dim, count)
         if saved > 0:
-            price = float(losses[chosen].sum()) / saved
-            heapq.heappush(
-                queue, (price, next(numbers), dim, version[dim], consumers.left[dim][chosen])
-            )
+            indices, loss = consumers.cheapest(dim, kept[dim] - count)
+            price = loss / saved
+            heapq.heappush(queue, (price, next(numbers), dim, version[dim], indices))
 
     order = {dim: k for k, dim in enumerate(steps)}
     for dim in steps:
@@ -97,8 +94,7 @@ def shrink_to_counts(consumers: Consumers, counts: Mapping[Dim, int]) -> None:
         dim = max(behind, key=behind.__getitem__)
         left = len(consumers.left[dim])
         portion = min(left - counts[dim], max(1, left // PORTION))
-        chosen = np.argsort(consumers.losses(dim), kind="stable")[:portion]
-        consumers.remove(dim, consumers.left[dim][chosen])
+        consumers.remove(dim, consumers.cheapest(dim, portion)[0])
 
 
 def _next_count(kept: int, step: int, least: int) -> int | None:

@@ -5,8 +5,9 @@ In graph order, every contraction of the pruned model that the cut has changed o
     W, b = argmin  E |W x + b - t|^2 + lambda |(W - W_0) D|^2
 
 with x what reaches it in the *pruned* model, all weights before it re-fitted already, and t what the original gave at
-the same place: so each layer also takes back what the layers before it got wrong. W_0 are the original's numbers, D^2
-the diagonal of Cov(x), and lambda is what does best on the half of the samples that it was not fitted on.
+the same place: so each layer also takes back what the layers before it got wrong. W_0 are the original's numbers (or
+what a criterion says makes up for the indices that went), D^2 the diagonal of Cov(x), and lambda is what does best on
+the half of the samples that it was not fitted on.
 
 Where the sums go straight into an Add whose other operand is already there (the last convolution of a residual block),
 t is what makes the *sum* right: the original's sum less the pruned model's other operand.
@@ -17,7 +18,7 @@ pruned model's inputs); Li et al., "Pruning by reconstruction", Expert Systems w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ import onnx_ir as ir
 from onnxprune.calibrate.collect import walk_of
 from onnxprune.calibrate.contraction import Contraction, contractions
 from onnxprune.calibrate.moments import Moments, Sums, positions_seen
-from onnxprune.calibrate.views import View, view_of
+from onnxprune.calibrate.views import View, store, view_of
 from onnxprune.calibrate.walk import Walk
 from onnxprune.dims import Keep, Tracing, keep_mask
 from onnxprune.progress import Progress
@@ -34,7 +35,7 @@ from onnxprune.runtime.dataset import Dataset
 
 __all__ = ["Refitted", "refit"]
 
-LAMBDAS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
+LAMBDAS = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """Shrinkage towards the original's weights, tried in turn."""
 
 Array = np.ndarray
@@ -65,6 +66,7 @@ def refit(
     progress: Progress,
     providers: Sequence[str] = ("cpu",),
     seed: int = 0,
+    prior: Mapping[ir.Node, Array] | None = None,
 ) -> list[Refitted]:
     """Re-fits the weights of a pruned model, in place.
 
@@ -76,6 +78,7 @@ def refit(
         progress: Where it is shown.
         providers: onnxruntime providers by name.
         seed: Of the positions looked at where there are many.
+        prior: Weights to shrink towards, (G, M, columns left), by node of the original; else the original's.
     """
     found = [each for each in contractions(tracing) if each.output is not None]
     twins = _twins(pruned)
@@ -88,7 +91,9 @@ def refit(
             if job.each.node in reached:
                 before.advance(job.each.node)
                 after.advance(job.twin)
-                done.append(_solve(job, before, after, len(data), seed))
+                done.append(
+                    _solve(job, before, after, len(data), seed, (prior or {}).get(job.each.node))
+                )
             advance(1)
     return done
 
@@ -192,11 +197,14 @@ def _affected(tracing: Tracing, keep: Keep, found: Sequence[Contraction]) -> lis
     return list(touched.values())
 
 
-def _solve(job: _Job, before: Walk, after: Walk, samples: int, seed: int) -> Refitted:
+def _solve(
+    job: _Job, before: Walk, after: Walk, samples: int, seed: int, prior: Array | None
+) -> Refitted:
     each, twin = job.each, job.twin
     weight = job.view.read()
     groups = twin.attributes.get_int("group", 1) if each.kind == "conv" else 1
     w0 = each.matrix(weight, groups)
+    w0 = _towards(job, prior, w0)
     moments, where, first = Moments(), None, True
     needed = [job.data] + ([job.other] if job.other is not None else [])
     kernel = weight.shape[2:]
@@ -223,6 +231,17 @@ def _solve(job: _Job, before: Walk, after: Walk, samples: int, seed: int) -> Ref
     return _apply(job, moments, w0, weight.shape)
 
 
+def _towards(job: _Job, prior: Array | None, w0: Array) -> Array:
+    """The prior at the outputs that are left, where it fits; else the original's weights."""
+    if prior is None:
+        return w0
+    rows = job.outputs.reshape(prior.shape[:2]) if job.outputs.size == prior[:, :, 0].size else None
+    if rows is None or len({int(n) for n in rows.sum(1)}) > 1:
+        return w0
+    kept = prior[rows].reshape(len(prior), -1, prior.shape[2])
+    return kept if kept.shape == w0.shape else w0
+
+
 def _channels(target: Array, job: _Job) -> Array:
     """The original's values at the outputs that are left."""
     if job.outputs.all():
@@ -242,7 +261,7 @@ def _apply(job: _Job, moments: Moments, w0: Array, shape: Sequence[int]) -> Refi
     name = job.view.source.name or ""
     if not np.isfinite(fitted).all():
         return Refitted(name, old, old, float("inf"))
-    _store(job.view, job.each.weight(fitted, shape))
+    store(job.view, job.each.weight(fitted, shape))
     if has_bias:
         _store_bias(job, shift.reshape(-1))
     return Refitted(name, old, new, best)
@@ -297,17 +316,6 @@ def _shrinkage(moments: Moments, w0: Array) -> float:
         best = lowest
 
 
-def _store(view: View, array: Array) -> None:
-    """Writes a weight's numbers behind its view."""
-    from onnxprune.graph import Weight, replace
-
-    node = view.source.producer()
-    graph = view.source.graph if node is None else node.graph
-    assert isinstance(graph, ir.Graph)
-    kind = "initializer" if node is None else "constant"
-    replace(Weight(view.source.name or "", view.source, kind, graph), view.unread(array))  # type: ignore[arg-type]
-
-
 def _bias(job: _Job) -> View | None:
     """The constant that is added to y in the pruned model, if it is its own."""
     index = job.each.bias
@@ -320,7 +328,7 @@ def _store_bias(job: _Job, shift: Array) -> None:
     """Writes the bias; a node without one gets one."""
     view = _bias(job)
     if view is not None:
-        _store(view, np.broadcast_to(shift, view.shape))
+        store(view, np.broadcast_to(shift, view.shape))
         return
     index, twin = job.each.bias, job.twin
     assert index is not None

@@ -14,25 +14,52 @@ Kurtic et al., "ZipLM", NeurIPS 2023. Here B is everything that one index of a D
 channel, the features of a head. A Dim with several consumers sums over them; consumers with several Dims on their input
 (a Concat) share one H, so that two Dims cannot both be the other's replacement.
 
-Losses are relative to the variance of y, and weighted by what the model's output feels of an error there.
+Errors are relative to the variance of y; a `Curve` says what loss of the model's outputs an error is worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
-from onnxprune.calibrate import Contraction, Observed, Sums
+from onnxprune.calibrate import Contraction, Observed
 from onnxprune.dims import Dim, positions
 
-__all__ = ["SHRINKAGE", "Consumer", "Consumers"]
+__all__ = ["SHRINKAGE", "Consumer", "Consumers", "Curve", "shrunk"]
 
 SHRINKAGE = 1e-3
 """Of H towards a multiple of the identity, relative to its mean diagonal element."""
 SMALLEST = 1e-12
 
+STEP = 0.01
+"""Relative error over which the slope of a curve is taken."""
+
 Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The loss of the model's outputs for a relative squared error in one contraction, as measured at some errors.
+
+    Attributes:
+        errors: Relative squared errors above 0, rising.
+        losses: The loss at each of them, rising.
+    """
+
+    errors: tuple[float, ...] = (1.0,)
+    losses: tuple[float, ...] = (1.0,)
+
+    def __call__(self, error: float) -> float:
+        """Power laws between the points, straight lines before the first and after the last."""
+        e, loss = self.errors, self.losses
+        if error <= e[0]:
+            return loss[0] * error / e[0]
+        if error >= e[-1]:
+            return loss[-1] * error / e[-1]
+        return float(np.exp(np.interp(np.log(error), np.log(e), np.log(loss))))
 
 
 class Consumer:
@@ -40,16 +67,16 @@ class Consumer:
 
     Args:
         seen: The contraction and the moments of its input.
-        weight: How much the model's output feels a relative error of 1 in its output.
+        curve: What a relative squared error in its output is worth.
         dims: The Dims that may lose indices.
     """
 
-    def __init__(self, seen: Observed, weight: float, dims: set[Dim]) -> None:
+    def __init__(self, seen: Observed, curve: Curve, dims: set[Dim]) -> None:
         each = seen.contraction
-        self.contraction, self.weight = each, weight
+        self.contraction, self.curve = each, curve
         self.w = each.matrix(each.view.read())
         covariance = seen.sums.covariance()
-        self.inverse = np.linalg.inv(_shrunk(covariance, seen.sums))
+        self.inverse = np.linalg.inv(shrunk(covariance, seen.sums.independent))
         self.energy = max(
             float(np.einsum("gmk,gkl,gml->", self.w, covariance, self.w, optimize=True)), SMALLEST
         )
@@ -58,14 +85,19 @@ class Consumer:
         self.rows = {dim: _columns(each, dim, each.output_axis, 1) for dim in dims}
         self.rows = {dim: found for dim, found in self.rows.items() if found}
         self.place = np.arange(self.w.shape[2])
+        self.lost = 0.0
+
+    def loss(self, error: float) -> float:
+        """What a further relative squared error is worth."""
+        return self.curve(self.lost + error) - self.curve(self.lost)
 
     @property
-    def scale(self) -> float:
-        """From squared error to loss."""
-        return self.weight / self.energy
+    def slope(self) -> float:
+        """Loss for a small further error."""
+        return self.loss(STEP) / STEP
 
-    def losses(self, dim: Dim, indices: Sequence[int] | Array) -> Array:
-        """The loss of removing each index alone, float64, shape (len(indices),)."""
+    def errors(self, dim: Dim, indices: Sequence[int] | Array) -> Array:
+        """The relative squared error that removing each index alone makes, float64, shape (len(indices),)."""
         found = np.zeros(len(indices))
         blocks = [self._alive(self.columns[dim][j]) for j in indices]
         by_size: dict[int, list[int]] = {}
@@ -83,7 +115,7 @@ class Consumer:
                     part = w[:, b].transpose(1, 0, 2)  # (indices, M, size)
                     error = ((part @ middle) * part).sum((1, 2))
                 found[which] += error
-        return found * self.scale
+        return found / self.energy
 
     def remove(self, dim: Dim, indices: Sequence[int] | Array) -> float:
         """Takes indices out, lets the others make up for them, and says what it cost."""
@@ -121,16 +153,28 @@ class Consumer:
         alive = alive[~np.isin(self.place[alive], b)]
         place[alive] = np.arange(len(alive))
         self.place = place
-        return max(error, 0.0) * self.scale
+        relative = max(error, 0.0) / self.energy
+        loss = self.loss(relative)
+        self.lost += relative
+        return loss
 
 
-def _shrunk(covariance: Array, sums: Sums) -> Array:
-    """The covariance with a ridge, so that it can be inverted."""
+def shrunk(covariance: Array, rows: int) -> Array:
+    """The covariance, shrunk towards its diagonal as far as so few samples ask for, so that it can be inverted.
+
+    The amount is the oracle approximating shrinkage of Chen, Wiesel, Eldar, Hero, "Shrinkage algorithms for MMSE
+    covariance estimation", IEEE Transactions on Signal Processing 58, 2010, eq. 23.
+    """
     k = covariance.shape[-1]
-    mean = np.trace(covariance, axis1=1, axis2=2) / k
-    ridge = np.maximum(mean * SHRINKAGE * max(1.0, 10 * k / max(sums.count, 1)), SMALLEST)
-    shrunk: Array = covariance + ridge[:, None, None] * np.eye(k)
-    return shrunk
+    result: Array = np.empty_like(covariance)
+    for g, s in enumerate(covariance):
+        square, trace = float((s * s).sum()), float(np.trace(s))
+        numerator = (1 - 2 / k) * square + trace**2
+        denominator = (rows + 1 - 2 / k) * (square - trace**2 / k)
+        rho = min(1.0, numerator / denominator) if denominator > 0 else 1.0
+        ridge = max(SHRINKAGE * trace / k, SMALLEST)
+        result[g] = (1 - rho) * s + np.diag(rho * np.diagonal(s) + ridge)
+    return result
 
 
 def _columns(each: Contraction, dim: Dim, axis: object, taps: int) -> dict[int, Array]:
@@ -158,14 +202,28 @@ class Consumers:
         }
 
     def losses(self, dim: Dim) -> Array:
-        """The loss of removing each index that is left, alone; shape (len(left[dim]),)."""
+        """The loss of removing each index that is left, alone, to first order; shape (len(left[dim]),)."""
         left = self.left[dim]
         if not self.of[dim]:
             return np.asarray(self.fallback[dim][left])
         total = np.zeros(len(left))
         for consumer in self.of[dim]:
-            total += consumer.losses(dim, left)
+            total += consumer.errors(dim, left) * consumer.slope
         return total
+
+    def cheapest(self, dim: Dim, count: int) -> tuple[Array, float]:
+        """The indices that are missed least, and about what all of them together cost."""
+        left = self.left[dim]
+        if not self.of[dim]:
+            losses = self.fallback[dim][left]
+            chosen = np.argsort(losses, kind="stable")[:count]
+            return left[chosen], float(losses[chosen].sum())
+        errors = [(consumer, consumer.errors(dim, left)) for consumer in self.of[dim]]
+        total = sum((consumer.slope * each for consumer, each in errors), np.zeros(len(left)))
+        chosen = np.argsort(total, kind="stable")[:count]
+        return left[chosen], sum(
+            consumer.loss(float(each[chosen].sum())) for consumer, each in errors
+        )
 
     def remove(self, dim: Dim, indices: Array) -> float:
         """Removes indices, and gives back what it cost."""
@@ -174,6 +232,10 @@ class Consumers:
             loss += consumer.remove(dim, indices)
         self.left[dim] = np.setdiff1d(self.left[dim], indices)
         return loss
+
+    def fitted(self) -> dict[ir.Node, Array]:
+        """The weights that made up for what went, (G, M, columns that are left), by node."""
+        return {c.contraction.node: c.w for c in self.consumers if c.contraction.output is not None}
 
     def neighbours(self, dim: Dim) -> set[Dim]:
         """The Dims whose losses change when this one loses indices."""

@@ -12,7 +12,7 @@ from onnxprune.calibrate.moments import Sums
 from onnxprune.dims import Tracing, trace
 from onnxprune.graph import load
 from onnxprune.runtime.measure import measure
-from onnxprune.scores.obs import SHRINKAGE, Consumer
+from onnxprune.scores.obs import Consumer, Curve, shrunk
 from tests.models import random, write
 
 
@@ -28,11 +28,9 @@ def two_layers(path: Path, kernel: int = 1) -> Tracing:
 
 
 def best_error(x: np.ndarray, y: np.ndarray, kept: np.ndarray) -> float:
-    """Mean squared error of the best affine map from some inputs, with the ridge that obs puts on all."""
+    """Mean squared error of the best affine map from some inputs, with the shrinkage that obs puts on all."""
     x, y = x - x.mean(0), y - y.mean(0)
-    h = x.T @ x / len(x)
-    ridge = SHRINKAGE * np.trace(h) / len(h)
-    h = h + ridge * np.eye(len(h))
+    h = shrunk((x.T @ x / len(x))[None], len(x))[0]
     w = np.linalg.lstsq(x, y, rcond=None)[0]
     w_kept = np.linalg.solve(h[np.ix_(kept, kept)], (h @ w)[kept])
     full = np.zeros_like(w)
@@ -49,16 +47,16 @@ def test_losses_and_removals_are_those_of_least_squares(tmp_path: Path) -> None:
         k = 6 * kernel**2
         x = rng.standard_normal((4000, k)) @ rng.standard_normal((k, k))
         w = each.matrix(each.view.read())[0]
-        sums = Sums()
+        sums = Sums(samples=len(x))
         sums.add(x[None], None)
-        consumer = Consumer(Observed(each, sums), 1.0, {info.dim})
+        consumer = Consumer(Observed(each, sums), Curve(), {info.dim})
         left = np.arange(6)
         spent = 0.0
         for _ in range(3):
-            losses = consumer.losses(info.dim, left)
+            losses = consumer.errors(info.dim, left)
             gone = int(np.argmin(losses))
             spent += consumer.remove(info.dim, [left[gone]])
             left = np.delete(left, gone)
             kept = (left[:, None] * kernel**2 + np.arange(kernel**2)).reshape(-1)
-            expected = best_error(x, x @ w.T, kept) * consumer.scale
+            expected = best_error(x, x @ w.T, kept) / consumer.energy
             np.testing.assert_allclose(spent, expected, rtol=1e-5)
