@@ -67,7 +67,15 @@ def gradient_model(
 ) -> ir.Model:
     """What `write_gradient` writes."""
     model = inline(model)
-    return gradient(model, _loss(model, loss, output, axis), _targets(model, wrt))
+    targets = _targets(model, wrt)
+    made = gradient(model, _loss(model, loss, output, axis), targets)
+    shapes = {value.name: value.shape for value in made.graph.inputs}
+    shapes |= {value.name: value.shape for value in made.graph.initializers.values()}
+    shapes |= {value.name: value.shape for node in made.graph for value in node.outputs}
+    made.graph.outputs[0].shape = ir.Shape([])
+    for name, value in zip(targets, list(made.graph.outputs)[1:], strict=True):
+        value.shape = shapes.get(name)
+    return made
 
 
 def _loss(model: ir.Model, name: str, output: str | None, axis: int) -> Loss:
