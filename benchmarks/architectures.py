@@ -2,9 +2,10 @@
 
     python benchmarks/architectures.py [NAME ...] [--folder DIR] [--inexact] [--peer]
 
-Exports each network with random weights by both of PyTorch's exporters, prunes the file with `onnxprune` (layer scope, no
-rounding) and prints the share of MACs left; a row without a number was refused. `--peer` prunes the same networks with
-Torch-Pruning (Fang et al., CVPR 2023) inside PyTorch, magnitude, the classifier left whole, by its own MACs counter.
+Exports each network with random weights by both of PyTorch's exporters, prunes the file with `onnxprune` (layer
+scope, no rounding) and prints the share of MACs left; a row without a number was refused. `--peer` prunes the same
+networks with Torch-Pruning (Fang et al., CVPR 2023) inside PyTorch, magnitude, the classifier left whole, by its own
+MACs counter.
 
 Needs torch, torchvision and, for the peer, torch-pruning: development aids, no part of onnxprune.
 """
@@ -101,7 +102,8 @@ def ours(path: Path, inexact: bool) -> float | None:
     except OnnxPruneError as error:
         print(f"  {error}")
         return None
-    assert report.before is not None and report.after is not None
+    assert report.before is not None
+    assert report.after is not None
     return (report.after.macs or 0) / (report.before.macs or 1)
 
 
