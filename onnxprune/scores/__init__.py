@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.scores import gradient_based as _gradient_based  # noqa: F401
 from onnxprune.scores import weight_based as _weight_based  # noqa: F401  registers its criteria
 from onnxprune.scores import whole as _whole  # noqa: F401
+from onnxprune.scores import with_gradients as _with_gradients  # noqa: F401
 from onnxprune.scores.criterion import (
     Context,
     Criterion,
