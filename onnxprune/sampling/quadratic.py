@@ -65,6 +65,12 @@ class SignedSums(Consumers):
         left = self.left[dim]
         return np.asarray(self.fallback[dim][left] + 2 * self.shared[dim][left])
 
+    def cheapest(self, dim: Dim, count: int) -> tuple[Array, float]:
+        """The indices that add least to what is gone, and about what all of them together add."""
+        losses = self.losses(dim)
+        chosen = np.argsort(losses, kind="stable")[:count]
+        return self.left[dim][chosen], float(losses[chosen].sum())
+
     def remove(self, dim: Dim, indices: Array) -> float:
         """Removes indices, and gives back what it cost."""
         form = self.forms[dim]
