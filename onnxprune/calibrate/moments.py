@@ -6,7 +6,7 @@ its shrinkage on samples it did not see.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -62,6 +62,10 @@ class Sums:
         counts = (self.count + other.count, self.samples + other.samples)
         return Sums(*counts, *(a + b for a, b in pairs))
 
+    def raw(self) -> Sums:
+        """The sums as if the means were zero."""
+        return replace(self, x=self.x * 0, t=self.t * 0)
+
     def covariance(self) -> Array:
         """Of x: (G, K, K)."""
         mean = self.x / self.count
@@ -108,6 +112,12 @@ class Moments:
             picked = [_samples(a, samples, (half - rows.start) % 2) for a in (x, t)]
             if picked[0] is not None and picked[0].shape[1]:
                 sums.add(picked[0], picked[1])
+
+    def raw(self) -> Moments:
+        """The same about zero, not about the mean: for a weight that has no bias beside it."""
+        about_zero = Moments()
+        about_zero.halves = (self.halves[0].raw(), self.halves[1].raw())
+        return about_zero
 
     @property
     def total(self) -> Sums:

@@ -18,6 +18,7 @@ pruned model's inputs); Li et al., "Pruning by reconstruction", Expert Systems w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -251,8 +252,10 @@ def _channels(target: Array, job: _Job) -> Array:
 
 
 def _apply(job: _Job, moments: Moments, w0: Array, shape: Sequence[int]) -> Refitted:
+    later = _bias_after(job) if job.each.bias is None else None
+    if job.each.bias is None and later is None:
+        moments = moments.raw()
     total = moments.total
-    has_bias = _bias(job) is not None or job.each.bias is not None
     best = _shrinkage(moments, w0)
     fitted = _fit(total, w0, best)
     shift = (total.t - np.einsum("gmk,gk->gm", fitted, total.x)) / total.count
@@ -262,8 +265,10 @@ def _apply(job: _Job, moments: Moments, w0: Array, shape: Sequence[int]) -> Refi
     if not np.isfinite(fitted).all():
         return Refitted(name, old, old, float("inf"))
     store(job.view, job.each.weight(fitted, shape))
-    if has_bias:
+    if job.each.bias is not None:
         _store_bias(job, shift.reshape(-1))
+    elif later is not None:
+        store(later, later.read() + shift.reshape(later.shape))
     return Refitted(name, old, new, best)
 
 
@@ -312,7 +317,7 @@ def _shrinkage(moments: Moments, w0: Array) -> float:
         around = range(max(best - 1, 0), min(best + 2, len(LAMBDAS)))
         lowest = min(around, key=error)
         if lowest == best:
-            return LAMBDAS[best]
+            return LAMBDAS[best] / 2  # twice as many samples ask for half of it
         best = lowest
 
 
@@ -322,6 +327,25 @@ def _bias(job: _Job) -> View | None:
     value = job.twin.inputs[index] if index is not None and index < len(job.twin.inputs) else None
     view = view_of(value) if value is not None else None
     return None if view is None or view.shared else view
+
+
+def _bias_after(job: _Job) -> View | None:
+    """The constant of the Add that follows a matrix product: one number for each output, read by nobody else."""
+    output = job.twin.outputs[0]
+    uses = output.uses()
+    if (
+        job.each.kind != "matmul"
+        or job.other is not None
+        or len(uses) != 1
+        or output.is_graph_output()
+    ):
+        return None
+    ((node, index),) = uses
+    other = node.inputs[1 - index] if node.op_type == "Add" else None
+    view = view_of(other) if other is not None else None
+    count = int(job.outputs.sum())
+    fits = view is not None and not view.shared and view.shape[-1:] == (count,)
+    return view if fits and view is not None and math.prod(view.shape) == count else None
 
 
 def _store_bias(job: _Job, shift: Array) -> None:

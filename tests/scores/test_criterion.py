@@ -53,7 +53,7 @@ def test_an_unknown_criterion_is_an_option_error_that_lists_the_known() -> None:
 def test_registering_a_name_twice_is_an_error() -> None:
     with pytest.raises(ValueError, match="twice"):
         criterion("l1", summary="again")(lambda _name, values, _context: values)
-    assert criterion_names()[:3] == ("magnitude", "l1", "random")
+    assert {"magnitude", "l1", "random"} <= set(criterion_names())
 
 
 def test_a_statistic_that_was_not_gathered_is_an_error() -> None:
