@@ -1,0 +1,109 @@
+"""Removing channels: trace, choose, cut and prove, and re-fit what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from onnxprune.dims import DimInfo, Tracing, cut, removed, trace
+from onnxprune.dims.solver import freeze
+from onnxprune.errors import NothingToPruneError
+from onnxprune.options import PruneOptions
+from onnxprune.plan.channels import candidates
+from onnxprune.plan.search import Choice, search
+from onnxprune.plan.weight_plan import PLAN_FORMAT
+from onnxprune.progress import Progress
+from onnxprune.recover import refit
+from onnxprune.report import build
+from onnxprune.report.timing import Clock
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.measure import measure
+from onnxprune.sampling import loss_note
+from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.training import training_options
+from onnxprune.train.recovery import seen
+from onnxprune.validate.proof import inexact_dims, prove
+
+__all__ = ["remove_channels"]
+
+
+def remove_channels(
+    model: ir.Model, data: Dataset | None, options: PruneOptions, progress: Progress, clock: Clock
+) -> Outcome:
+    """Structural pruning; Dims whose cut turns out inexact are left whole, and the rest is chosen anew.
+
+    Raises:
+        NothingToPruneError: No Dim can be cut, or none loses an index.
+    """
+    with clock.step("measure"):
+        given = {} if data is None else data.shapes_of_one
+        measured = measure(model, {**given, **options.shapes})
+    with clock.step("trace"):
+        tracing = trace(model, measured)
+    notes: list[str] = []
+    while True:
+        with clock.step("choose"):
+            dims = candidates(tracing, options)
+            choice = _choice(tracing, dims, options, data, progress)
+            keep = choice.keep
+        with clock.step("cut"):
+            pruned = cut(tracing, keep)
+        with clock.step("prove"), progress.step("proving that cutting equals masking"):
+            proof = prove(tracing, keep, pruned, options.seed)
+            guilty = () if proof.holds else inexact_dims(tracing, keep, options.seed)
+        if proof.holds:
+            break
+        for dim in guilty:
+            freeze(dim, "cutting it was measured not to be the same as zeroing it")
+        notes.append(
+            f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact"
+        )
+    if options.recover in ("lstsq", "finetune") and data is not None:
+        with clock.step("recover"):
+            used = data if options.recover == "lstsq" else seen(data, training_options(options))
+            refitted = refit(
+                tracing,
+                keep,
+                pruned,
+                used,
+                progress,
+                options.providers,
+                options.seed,
+                choice.fitted,
+            )
+        notes.append(f"{len(refitted)} weights were re-fitted on {len(used)} samples")
+    plan = {
+        "format": PLAN_FORMAT,
+        "granularity": "channel",
+        "removed": removed(tracing, keep),
+        "options": options.to_dict(),
+    }
+    return Outcome(
+        pruned,
+        plan,
+        measured,
+        tracing,
+        keep,
+        None,
+        (build.proof_check(proof),),
+        (*notes, *loss_note(model, data, options)),
+    )
+
+
+def _choice(
+    tracing: Tracing,
+    dims: Sequence[DimInfo],
+    options: PruneOptions,
+    data: Dataset | None,
+    progress: Progress,
+) -> Choice:
+    if not dims:
+        raise NothingToPruneError(build.nothing_to_prune(tracing, options))
+    choice = search(tracing, dims, options, data, progress)
+    if not choice.keep and options.target is None and options.fraction > 0:
+        raise NothingToPruneError(
+            f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"
+            " raise --sparsity or set --round-to 1"
+        )
+    return choice

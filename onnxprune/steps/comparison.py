@@ -1,0 +1,49 @@
+"""Holding the pruned model against the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.graph.cost import nbytes
+from onnxprune.graph.load import SOURCE
+from onnxprune.options import PruneOptions
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.inputs import Shapes, random_feed, running_shapes
+from onnxprune.runtime.measure import Measured
+from onnxprune.validate.compare import Comparison, compare
+
+__all__ = ["compared", "random_inputs"]
+
+LARGEST_COMPARED = 1 << 30
+"""Models with more bytes of weights than this are not run for drift and latency."""
+RANDOM_INPUTS = 2
+"""Inputs that models are compared on where the user gives none."""
+
+
+def random_inputs(
+    model: ir.Model, measured: Measured | None, seed: int, shapes: Shapes | None = None
+) -> list[dict[str, Any]]:
+    """Feeds of seeded random inputs, of the shapes measured on or of shapes found by trying."""
+    found = measured.inputs if measured is not None else next(running_shapes(model, shapes))
+    return [random_feed(model, found, seed + k) for k in range(RANDOM_INPUTS)]
+
+
+def compared(
+    original: ir.Model,
+    after: Path | ir.Model,
+    feeds: Dataset | list[dict[str, Any]],
+    options: PruneOptions,
+) -> Comparison | None:
+    """Drift, accuracy and latency against the original; None where nobody asked, or it is too large to run."""
+    if nbytes(original) > LARGEST_COMPARED or not (options.check_drift or options.check_latency):
+        return None
+    return compare(
+        original.meta[SOURCE],
+        after,
+        feeds,
+        providers=options.providers,
+        seconds=2.0 if options.check_latency else 0.0,
+    )

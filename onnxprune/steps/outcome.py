@@ -1,0 +1,40 @@
+"""What removing channels or zeroing weights gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.dims import Keep, Tracing
+from onnxprune.plan.weight_plan import WeightPlan
+from onnxprune.report import Check
+from onnxprune.runtime.measure import Measured
+
+__all__ = ["Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A pruned model and how it came about.
+
+    Attributes:
+        pruned: The model.
+        plan: What was removed or zeroed, as JSON takes it.
+        measured: Shapes of the original; None where nothing was cut.
+        tracing: Its Dims, likewise.
+        keep: What is kept of them.
+        zeroed: What became zero; None where channels were removed.
+        checks: What was proven.
+        notes: What else the user should know.
+    """
+
+    pruned: ir.Model
+    plan: dict[str, Any]
+    measured: Measured | None = None
+    tracing: Tracing | None = None
+    keep: Keep = field(default_factory=dict)
+    zeroed: WeightPlan | None = None
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
