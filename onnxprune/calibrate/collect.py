@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibrate.contraction import Contraction
@@ -72,11 +71,10 @@ def collect(
 def _sums(walk: Walk, each: Contraction, samples: int, seed: int) -> Sums:
     sums = Sums(samples=samples)
     kernel, where, first = each.view.shape[2:], None, True
-    columns = each.matrix(np.broadcast_to(np.float32(0), each.view.shape)).shape[2]
     for (x,) in walk.values([each.data]):
         if first:
             where, first = (
-                positions_seen(each, columns, samples, each.positions(x, kernel), seed),
+                positions_seen(each, each.columns, samples, each.positions(x, kernel), seed),
                 False,
             )
         sums.add(each.inputs(x, where, kernel, each.groups), None)

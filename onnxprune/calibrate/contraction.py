@@ -23,9 +23,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibrate.views import View, view_of
-from onnxprune.dims import Axis, Tracing
+from onnxprune.dims import Axis, Tracing, size
 
-__all__ = ["Contraction", "contractions"]
+__all__ = ["MOST_COLUMNS", "Contraction", "contractions"]
+
+MOST_COLUMNS = 6144
+"""Second moments of more columns than this are not gathered: they would take 300 MB and more each."""
 
 Array = np.ndarray
 
@@ -57,6 +60,13 @@ class Contraction:
     output: ir.Value | None
     groups: int = 1
     bias: int | None = None
+
+    @property
+    def columns(self) -> int:
+        """K, the columns of W."""
+        if self.kind == "transposed":
+            return self.view.shape[0] // self.groups
+        return size(self.input_axis) * self.taps
 
     @property
     def taps(self) -> int:
@@ -210,13 +220,13 @@ def _patches(node: ir.Node, x: Array, where: Array | None, kernel: Sequence[int]
 
 
 def contractions(tracing: Tracing, only: Iterable[ir.Node] | None = None) -> list[Contraction]:
-    """The contractions of the main graph, in graph order."""
+    """The contractions of the main graph, in graph order; not those of more than `MOST_COLUMNS` columns."""
     chosen = None if only is None else set(only)
     found: list[Contraction] = []
     for node in tracing.model.graph:
         if (chosen is None or node in chosen) and node.domain in ("", "ai.onnx"):
             found += _RULES[node.op_type](node, tracing) if node.op_type in _RULES else []
-    return found
+    return [each for each in found if each.columns <= MOST_COLUMNS]
 
 
 def _weight(
