@@ -13,7 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune import cli, pipeline
+from onnxprune import cli
+from onnxprune.steps import channels
 from onnxprune.validate.equality import Equality
 from tests.dims.exact import build, constants, difference, masked, session
 from tests.models import DIGITS
@@ -217,7 +218,7 @@ def test_validate_two_models(run: Run, small: Path) -> None:
 def test_a_result_that_is_not_exact_is_not_written(
     run: Run, small: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
 ) -> None:
-    monkeypatch.setattr(pipeline, "prove", lambda *_a, **_k: Equality(math.inf, "y", 1))
+    monkeypatch.setattr(channels, "prove", lambda *_a, **_k: Equality(math.inf, "y", 1))
     monkeypatch.setattr("onnxprune.validate.proof.prove", lambda *_a, **_k: Equality(0.0, "y", 1))
     out, plan = small.with_name("out.onnx"), small.with_name("plan.json")
     if existing:
