@@ -48,7 +48,8 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
             done = trained(original, done, data, options, progress)
     with clock.step("compare"):
         feeds = data or random_inputs(original, done.measured, options.seed, options.shapes)
-        comparison = compared(original, done.pruned, feeds, options)
+        repaired = options.recover != "none" and data is not None
+        comparison = compared(original, done.pruned, feeds, options, repaired)
     if options.plan is not None:
         write_json(done.plan, options.plan, indent=None)
     if output is not None and not options.dry_run:

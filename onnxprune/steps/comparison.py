@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from onnxprune.errors import ValidationError
 from onnxprune.graph.cost import nbytes
 from onnxprune.graph.load import SOURCE
 from onnxprune.options import PruneOptions
@@ -36,14 +38,26 @@ def compared(
     after: Path | ir.Model,
     feeds: Dataset | list[dict[str, Any]],
     options: PruneOptions,
+    repaired: bool = False,
 ) -> Comparison | None:
-    """Drift, accuracy and latency against the original; None where nobody asked, or it is too large to run."""
+    """Drift, accuracy and latency against the original; None where nobody asked, or it is too large to run.
+
+    Raises:
+        ValidationError: A repaired model gives NaN or infinities where the original gives numbers.
+    """
     if nbytes(original) > LARGEST_COMPARED or not (options.check_drift or options.check_latency):
         return None
-    return compare(
+    found = compare(
         original.meta[SOURCE],
         after,
         feeds,
         providers=options.providers,
         seconds=2.0 if options.check_latency else 0.0,
     )
+    broken = [each.output for each in found.drift if math.isinf(each.relative_error)]
+    if broken and repaired:
+        raise ValidationError(
+            f"after --recover {options.recover} the output {broken[0]!r} is not finite where the original's is;"
+            " nothing was written: use --recover none, or more samples"
+        )
+    return found

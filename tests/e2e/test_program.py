@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
 import onnxprune
 from onnxprune import cli
+from onnxprune.errors import ValidationError
+from onnxprune.graph import replace, weights
 from onnxprune.steps import channels
 from onnxprune.validate.equality import Equality
 from tests.dims.exact import build, constants, difference, masked, session
@@ -372,3 +375,25 @@ def test_external_data_stays_external(tmp_path: Path) -> None:
     pruned = onnx.load(out)
     assert constants(pruned)["w1"].dims[1] == 32
     assert len(list(out.parent.iterdir())) == 2
+
+
+def test_a_repair_that_breaks_the_model_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(_tracing: object, _keep: object, pruned: ir.Model, *_rest: object) -> list[object]:
+        matrix = next(w for w in weights(pruned) if len(w.shape) == 4)
+        replace(matrix, np.full(matrix.shape, np.nan, np.float32))
+        return []
+
+    monkeypatch.setattr(channels, "refit", spoil)
+    output = tmp_path / "out.onnx"
+    with pytest.raises(ValidationError, match="not finite"):
+        onnxprune.prune(
+            DIGITS / "digits_resnet.onnx",
+            output,
+            data=DIGITS / "digits_calib.npz",
+            criterion="obs",
+            recover="lstsq",
+            check_latency=False,
+        )
+    assert not output.exists()
