@@ -150,7 +150,8 @@ def _program() -> None:
     "--target",
     metavar="WHAT=FRACTION",
     help="What may be left, instead of a sparsity: macs=0.5, params=0.5 or bytes=0.5. Each Dim gets the width that "
-    "loses least.",
+    "loses least. Or drop=0.01: as little as loses no more than so much accuracy (without labels agreement with the "
+    "original), measured on samples held aside.",
 )
 @click.option(
     "--threshold",
@@ -190,6 +191,33 @@ def _program() -> None:
     "after lstsq where channels are cut (default: lstsq where the criterion is obs, else none).",
 )
 @training
+@click.option(
+    "--steps",
+    type=int,
+    metavar="N",
+    help="Prune in N steps, each cut, repaired and evaluated on samples held aside; --epochs are divided over them. "
+    "Killed, the same command goes on from the last step.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["linear", "cubic", "exponential"]),
+    default="cubic",
+    show_default=True,
+    help="How much is gone after each step: the same amount at each, much at first, or a share of what is left.",
+)
+@click.option(
+    "--rewind",
+    type=click.Choice(["none", "weights"]),
+    default="none",
+    show_default=True,
+    help="weights: at each step the weights that survive get the original's values before they are repaired.",
+)
+@click.option(
+    "--checkpoint",
+    type=_FILE,
+    metavar="DIR",
+    help="Where the steps done are kept until OUT is written (default: OUT.checkpoint beside it).",
+)
 @_EXCLUDE
 @click.option(
     "--min-channels", type=int, default=1, show_default=True, help="Least channels a Dim keeps."

@@ -19,10 +19,12 @@ from onnxprune.plan.granularity import NM, Channel, Granularity, parse_granulari
 from onnxprune.scores import criterion_names, get_criterion
 from onnxprune.train.options import TrainOptions, make_options
 
-__all__ = ["DEFAULT_SPARSITY", "PruneOptions", "Recover", "Scope"]
+__all__ = ["DEFAULT_SPARSITY", "PruneOptions", "Recover", "Rewind", "ScheduleName", "Scope"]
 
 Scope = Literal["layer", "global"]
 Recover = Literal["auto", "none", "lstsq", "bn", "finetune"]
+ScheduleName = Literal["linear", "cubic", "exponential"]
+Rewind = Literal["none", "weights"]
 
 DEFAULT_SPARSITY = 0.5
 
@@ -57,6 +59,11 @@ class PruneOptions:
             trains, behind `lstsq` where channels are cut.
         train: How `finetune` trains; None: by its defaults.
         sparse_format: Write zeroed initializers as ONNX sparse initializers where that saves bytes.
+        steps: Prune in so many steps, each cut, repaired and evaluated; None: at once.
+        schedule: How much is gone after each step: `linear`, `cubic` or `exponential`.
+        rewind: What each step repairs: `none`, the weights as the step before left them, or `weights`, those of the
+            original.
+        checkpoint: Folder that keeps the steps done, so that a run that was killed goes on; None: beside the output.
         check_drift: Measure how far the outputs moved from the original's.
         check_latency: Measure latency before and after.
     """
@@ -82,6 +89,10 @@ class PruneOptions:
     recover: Recover = "auto"
     train: TrainOptions | None = None
     sparse_format: bool = False
+    steps: int | None = None
+    schedule: ScheduleName = "cubic"
+    rewind: Rewind = "none"
+    checkpoint: Path | None = None
     check_drift: bool = True
     check_latency: bool = True
 
@@ -105,6 +116,7 @@ class PruneOptions:
         self._check_amount()
         self._check_granularity()
         self._check_recovery()
+        self._check_steps()
 
     def _decide(self) -> None:
         """What was left open."""
@@ -121,21 +133,34 @@ class PruneOptions:
         if self.train is not None and self.recover != "finetune":
             raise OptionError("options of training go with --recover finetune")
         channel = isinstance(self.granularity, Channel)
-        if not channel and (
-            self.recover == "lstsq" or self.criterion == "obs" or self.target is not None
-        ):
+        cost = self.target is not None and not self.limits_drop
+        if not channel and (self.recover == "lstsq" or self.criterion == "obs" or cost):
             what = (
-                "a target"
-                if self.target is not None
-                else self.criterion
-                if self.recover != "lstsq"
-                else self.recover
+                "a target" if cost else self.criterion if self.recover != "lstsq" else self.recover
             )
             raise OptionError(f"{what} goes with granularity channel, not {self.granularity}")
         if get_criterion(self.criterion).needs_data and self.data is None:
             raise OptionError(
                 f"the criterion {self.criterion} runs the model on samples: give some with --data"
             )
+
+    def _check_steps(self) -> None:
+        _choice("schedule", self.schedule, get_args(ScheduleName))
+        _choice("rewind", self.rewind, get_args(Rewind))
+        if self.steps is None:
+            if self.rewind != "none" or self.checkpoint is not None:
+                name = "rewind" if self.rewind != "none" else "checkpoint"
+                raise OptionError(f"{name} goes with progressive pruning: say how many --steps")
+            return
+        _at_least("steps", self.steps, 1)
+        if self.data is None:
+            raise OptionError("steps are evaluated on samples: give some with --data")
+        if isinstance(self.granularity, NM):
+            raise OptionError(
+                f"steps do not go with granularity {self.granularity}: N:M fixes the sparsity, there is one step only"
+            )
+        if self.uses_threshold:
+            raise OptionError("steps go with a sparsity or a target, not with a threshold")
 
     def _check_amount(self) -> None:
         given = {
@@ -147,6 +172,10 @@ class PruneOptions:
         names = [name for name, value in given.items() if value is not None]
         if len(names) > 1:
             raise OptionError(f"{' and '.join(names)} both say how much to remove: give only one")
+        if self.limits_drop and self.data is None:
+            raise OptionError(
+                f"the target {self.target} is measured on samples: give some with --data"
+            )
         if isinstance(self.granularity, NM) and names:
             raise OptionError(
                 f"{names[0]} does not go with granularity {self.granularity}: N:M fixes the sparsity"
@@ -166,6 +195,11 @@ class PruneOptions:
                 "sparse initializers store zeros, and granularity channel leaves none:"
                 " use weight, N:M or block:RxC"
             )
+
+    @property
+    def limits_drop(self) -> bool:
+        """Whether the accuracy, not the cost, says how far to go."""
+        return self.target is not None and self.target.kind == "drop"
 
     @property
     def uses_threshold(self) -> bool:
@@ -218,7 +252,7 @@ def _plain(name: str, value: Any) -> Any:
         return parse_target(value)
     if name == "train" and isinstance(value, Mapping):
         return make_options(**value)
-    if name in ("data", "plan", "report") and isinstance(value, str):
+    if name in ("data", "plan", "report", "checkpoint") and isinstance(value, str):
         return Path(value)
     if name == "shapes" and not isinstance(value, Mapping):
         return dict(parse_shape(text) for text in value)

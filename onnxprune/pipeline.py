@@ -13,14 +13,13 @@ from pathlib import Path
 from onnxprune.dims import trace
 from onnxprune.graph import inline, load, save
 from onnxprune.options import PruneOptions
-from onnxprune.plan.granularity import Channel
 from onnxprune.plan.sparse import write_sparse
 from onnxprune.progress import Progress
 from onnxprune.report import Report, build, write_json
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.data import read_data
 from onnxprune.runtime.measure import measure
-from onnxprune.steps import compared, random_inputs, remove_channels, trained, zero_weights
+from onnxprune.steps import compared, kept_steps, pruned, random_inputs
 
 __all__ = ["inspect", "prune", "validate"]
 
@@ -41,22 +40,23 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
     with clock.step("load"):
         original = load(input)
         data = None if options.data is None else read_data(options.data, original)
-    work = remove_channels if isinstance(options.granularity, Channel) else zero_weights
-    done = work(inline(original), data, options, progress, clock)
-    if options.recover in ("bn", "finetune") and data is not None:
-        with clock.step("train"):
-            done = trained(original, done, data, options, progress)
-    with clock.step("compare"):
-        feeds = data or random_inputs(original, done.measured, options.seed, options.shapes)
-        repaired = options.recover != "none" and data is not None
-        comparison = compared(original, done.pruned, feeds, options, repaired)
-    if options.plan is not None:
-        write_json(done.plan, options.plan, indent=None)
-    if output is not None and not options.dry_run:
-        with clock.step("save"), progress.step("saving"):
-            save(done.pruned, output)
-            if options.sparse_format and done.zeroed is not None:
-                write_sparse(output, done.zeroed.zeroed.keys())
+    with kept_steps(original, output, data, options) as checkpoint:
+        done = pruned(original, data, options, progress, clock, checkpoint)
+        feeds = (
+            done.aside
+            or data
+            or random_inputs(original, done.measured, options.seed, options.shapes)
+        )
+        with clock.step("compare"):
+            repaired = options.recover != "none" and data is not None
+            comparison = compared(original, done.pruned, feeds, options, repaired)
+        if options.plan is not None:
+            write_json(done.plan, options.plan, indent=None)
+        if output is not None and not options.dry_run:
+            with clock.step("save"), progress.step("saving"):
+                save(done.pruned, output)
+                if options.sparse_format and done.zeroed is not None:
+                    write_sparse(output, done.zeroed.zeroed.keys())
     return build.report(
         "prune",
         input,
@@ -68,6 +68,7 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
         tracing=done.tracing,
         keep=done.keep,
         weight_plan=done.zeroed,
+        steps=done.steps,
         checks=(*done.checks, *build.comparison_checks(comparison)),
         notes=(*done.notes, *([data.note] if data is not None and data.note else ())),
         timings=clock.seconds,

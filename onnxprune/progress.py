@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-__all__ = ["Advance", "Progress", "Silent", "Terminal", "on_stderr"]
+__all__ = ["Advance", "Prefixed", "Progress", "Silent", "Terminal", "on_stderr"]
 
 Advance = Callable[[int], None]
 
@@ -50,6 +50,17 @@ class Terminal:
         with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
             task = bars.add_task(label, total=total)
             yield lambda units: bars.advance(task, units)
+
+
+class Prefixed:
+    """The steps of another, their labels behind a few words."""
+
+    def __init__(self, inner: Progress, prefix: str) -> None:
+        self._inner, self._prefix = inner, prefix
+
+    def step(self, label: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        """A step of the other."""
+        return self._inner.step(f"{self._prefix}{label}", total)
 
 
 def on_stderr(quiet: bool = False) -> Progress:

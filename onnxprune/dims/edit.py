@@ -37,15 +37,19 @@ class Edit:
         self._taken = {value.name for value in self.value.values()}
         self._orphans: dict[ir.Value, None] = {}
 
+    def unused(self, name: str) -> str:
+        """The name, with as many `_` behind it as it takes that no value of the copy has it; taken from now on."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
     def constant(self, graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """A new constant in the copy of a graph, under a name that nothing has yet.
 
         It is an initializer; before IR version 4, where those are inputs of the model, a Constant node.
         """
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        tensor.name = name
+        name = tensor.name = self.unused(name)
         home, shape = self._graph[graph], ir.Shape(tensor.shape.numpy())
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape)
         if self.model.ir_version < 4:

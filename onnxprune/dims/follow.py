@@ -148,7 +148,7 @@ class _Follower:
 
         def emit(op: str, inputs: Sequence[ir.Value], **attributes: int) -> ir.Value:
             made.append(ir.node(op, list(inputs), attributes))
-            made[-1].outputs[0].name = f"{label}/{op.lower()}{len(made)}"
+            made[-1].outputs[0].name = self.edit.unused(f"{label}/{op.lower()}{len(made)}")
             return made[-1].outputs[0]
 
         def number(n: int, what: str) -> ir.Value:

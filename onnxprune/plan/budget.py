@@ -16,17 +16,17 @@ from onnxprune.graph.cost import LEARNED, node_macs
 
 __all__ = ["KINDS", "Cost", "Target", "bytes_cost", "macs_cost", "params_cost", "parse_target"]
 
-KINDS = ("macs", "params", "bytes")
+KINDS = ("macs", "params", "bytes", "drop")
 Kept = Mapping[Dim, int]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What may be left, as a fraction of the original.
+    """What may be left, as a fraction of the original, or what of its accuracy may be lost.
 
     Attributes:
-        kind: `macs`, `params` or `bytes`.
-        value: The fraction, above 0 and at most 1.
+        kind: `macs`, `params`, `bytes` or `drop`.
+        value: The fraction, above 0 and at most 1; of `drop` below 1.
     """
 
     kind: str

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnxprune.report.data import Check, Cost, DimRow, Report, TensorRow
+from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow
 from onnxprune.report.terminal import render
 from onnxprune.report.write import write_json
 
-__all__ = ["Check", "Cost", "DimRow", "Report", "TensorRow", "render", "write_json"]
+__all__ = ["Check", "Cost", "DimRow", "Report", "StepRow", "TensorRow", "render", "write_json"]

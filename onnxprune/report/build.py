@@ -19,7 +19,7 @@ from onnxprune.graph.cost import macs, params
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import macs_left
 from onnxprune.plan.weight_plan import WeightPlan
-from onnxprune.report.data import Check, Cost, DimRow, Report, TensorRow
+from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow
 from onnxprune.runtime.measure import Measured
 from onnxprune.validate.compare import Comparison
 from onnxprune.validate.equality import TOLERANCE, Equality
@@ -41,6 +41,7 @@ def report(
     tracing: Tracing | None = None,
     keep: Keep | None = None,
     weight_plan: WeightPlan | None = None,
+    steps: tuple[StepRow, ...] = (),
     checks: tuple[Check, ...] = (),
     notes: tuple[str, ...] = (),
     timings: Mapping[str, float] | None = None,
@@ -67,6 +68,7 @@ def report(
         if tracing is not None
         else (),
         tensors=_tensor_rows(weight_plan),
+        steps=steps,
         frozen=_frozen(tracing, options) if tracing is not None else {},
         skipped=dict(weight_plan.skipped) if weight_plan is not None else {},
         checks=checks,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Check", "Cost", "DimRow", "Report", "TensorRow"]
+__all__ = ["Check", "Cost", "DimRow", "Report", "StepRow", "TensorRow"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,41 @@ class TensorRow:
         return math.prod(self.shape)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """One step of progressive pruning, or one model tried; number 0 is the original.
+
+    Attributes:
+        number: From 1, in the order in which they were made.
+        asked: The fraction of the original that was to be left, in what the run counts in.
+        params: Elements of its learned tensors.
+        macs: Multiply-accumulates of one run; None where they stay.
+        zeros: Weights that are zero; None where channels were cut out.
+        metric: Of the accuracies: `top-1`, `R2`, or `agreement` with the original.
+        cut: Accuracy before the repair; None of the original.
+        recovered: Accuracy after the repair.
+        drop: What the original's is above it.
+        bound: The upper end of the interval around the drop.
+        samples: Samples held aside that they were measured on.
+        held: Whether it is good enough to go on from.
+        seconds: Time it took.
+    """
+
+    number: int
+    asked: float
+    params: int
+    macs: int | None = None
+    zeros: int | None = None
+    metric: str = ""
+    cut: float | None = None
+    recovered: float = 1.0
+    drop: float = 0.0
+    bound: float = 0.0
+    samples: int = 0
+    held: bool = True
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing that was measured on onnxruntime.
@@ -100,6 +135,7 @@ class Report:
         after: What the output costs.
         dims: One row a Dim.
         tensors: One row a zeroed tensor.
+        steps: One row a step of progressive pruning, the original first.
         frozen: Why indices cannot be cut, and how many indices each reason holds, most first.
         skipped: Weights left alone by name, with the reason.
         checks: What was measured.
@@ -116,6 +152,7 @@ class Report:
     after: Cost | None = None
     dims: tuple[DimRow, ...] = ()
     tensors: tuple[TensorRow, ...] = ()
+    steps: tuple[StepRow, ...] = ()
     frozen: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()

@@ -10,14 +10,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxprune.report.columns import columns, count
 from onnxprune.report.data import DimRow, Report
+from onnxprune.report.steps import steps_curve, steps_table
 
-__all__ = ["count", "render"]
+__all__ = ["render"]
 
 _WIDTH = 120  # of plain text, where no terminal says how wide it is
 _ROWS = 20  # of a table, unless all are asked for
@@ -48,7 +49,7 @@ def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
         soft_wrap=not terminal,
     )
     console.print(Text(_headline(report), style="bold"))
-    parts = (_costs, _dims, _tensors, _frozen, _checks, _timings)
+    parts = (_costs, steps_table, steps_curve, _dims, _tensors, _frozen, _checks, _timings)
     for part in parts:
         table = part(report, verbose)
         if table is not None:
@@ -58,16 +59,6 @@ def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
         console.print()
     for note in report.notes:
         console.print(Text(f"note: {note}"))
-
-
-def count(number: int | None) -> str:
-    """A number as people read it: 987, 96.3 K, 25.6 M, 4.1 G."""
-    if number is None:
-        return "-"
-    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
-        if abs(number) >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
 
 
 def _headline(report: Report) -> str:
@@ -100,7 +91,7 @@ def _costs(report: Report, _verbose: bool) -> Table | None:
     before, after = report.before, report.after
     if before is None:
         return None
-    table = _table("", "before>", *(("after>", "left>") if after is not None else ()))
+    table = columns("", "before>", *(("after>", "left>") if after is not None else ()))
     for label, name in (("parameters", "params"), ("MACs", "macs"), ("bytes", "bytes")):
         old = getattr(before, name)
         new = None if after is None else getattr(after, name)
@@ -121,7 +112,7 @@ def _dims(report: Report, verbose: bool) -> Table | None:
     if not rows:
         return None
     inspect = report.command == "inspect"
-    table = _table(
+    table = columns(
         "Dim", *(("size>",) if inspect else ("channels>", "kept>")), "params>", "MACs>", ""
     )
     for row in rows if verbose else rows[:_ROWS]:
@@ -139,7 +130,7 @@ def _state(row: DimRow) -> str:
 def _tensors(report: Report, verbose: bool) -> Table | None:
     if not report.tensors:
         return None
-    table = _table("tensor", "shape", "zeroed>", "share>")
+    table = columns("tensor", "shape", "zeroed>", "share>")
     for row in report.tensors if verbose else report.tensors[:_ROWS]:
         shape = "x".join(map(str, row.shape))
         table.add_row(row.name, shape, count(row.zeroed), _share(row.zeroed, row.size))
@@ -155,7 +146,7 @@ def _frozen(report: Report, verbose: bool) -> Table | None:
     ]
     if not rows:
         return None
-    table = _table("left alone because", ">")
+    table = columns("left alone because", ">")
     for reason, number in rows if verbose else rows[:_REASONS]:
         table.add_row(reason, number)
     return _with_rest(table, rows, verbose, "reasons", _REASONS)
@@ -164,7 +155,7 @@ def _frozen(report: Report, verbose: bool) -> Table | None:
 def _checks(report: Report, _verbose: bool) -> Table | None:
     if not report.checks:
         return None
-    table = _table("checked on onnxruntime", "", "")
+    table = columns("checked on onnxruntime", "", "")
     for check in report.checks:
         word = {None: "", True: "ok", False: "FAILED"}[check.passed]
         style = {None: "", True: "green", False: "bold red"}[check.passed]
@@ -175,7 +166,7 @@ def _checks(report: Report, _verbose: bool) -> Table | None:
 def _timings(report: Report, verbose: bool) -> Table | None:
     if not report.timings or not verbose:
         return None
-    table = _table("step", "seconds>")
+    table = columns("step", "seconds>")
     for step, seconds in report.timings.items():
         table.add_row(step, f"{seconds:.2f}")
     return table
@@ -187,18 +178,4 @@ def _with_rest(
     more = len(tuple(rows)) - most
     if more > 0 and not verbose:
         table.add_row(f"... {more} more {what}, all of them with --verbose")
-    return table
-
-
-def _table(*headings: str) -> Table:
-    """A table; headings that end in `>` stand over numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for heading in headings:
-        number = heading.endswith(">")
-        table.add_column(
-            heading.removesuffix(">"),
-            justify="right" if number else "left",
-            overflow="fold",
-            no_wrap=number,
-        )
     return table

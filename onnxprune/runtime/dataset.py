@@ -63,7 +63,7 @@ class Dataset:
     def feed(self, rows: slice) -> dict[str, np.ndarray]:
         """The samples of a slice as one feed; of stacked data only the first of them."""
         if self.stacked:
-            return {name: array[rows.start] for name, array in self.inputs.items()}
+            return {name: array[rows.start, ...] for name, array in self.inputs.items()}
         return {name: array[rows] for name, array in self.inputs.items()}
 
     @property

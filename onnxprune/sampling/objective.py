@@ -177,7 +177,7 @@ def objective(
         raise DataError("gradients need an output of floating-point numbers; the model has none")
     if kind == "labels" and data.labels is not None:
         return _labelled(floats, data, 1 if data.stacked else len(next(iter(first.values()))))
-    classes = {name: axis for name, y in floats.items() if (axis := _own_classes(y)) is not None}
+    classes = {name: axis for name, y in floats.items() if (axis := own_classes(y)) is not None}
     if kind != "outputs" and classes:
         name, axis = next(iter(classes.items()))
         note = "the model's own predictions: classes drawn from its softmax"
@@ -242,7 +242,7 @@ def _class_axis(shape: Sequence[int], labels: int, largest: int) -> int | None:
     return None
 
 
-def _own_classes(y: Array) -> int | None:
+def own_classes(y: Array) -> int | None:
     """The class axis of an output that looks like a classifier's."""
     for axis in (1, y.ndim - 1):
         if 0 < axis < y.ndim and y.shape[axis] > 1:

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnxprune.dims import Keep, Tracing
 from onnxprune.plan.weight_plan import WeightPlan
-from onnxprune.report import Check
+from onnxprune.report import Check, StepRow
+from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import Measured
 
 __all__ = ["Outcome"]
@@ -28,6 +29,8 @@ class Outcome:
         zeroed: What became zero; None where channels were removed.
         checks: What was proven.
         notes: What else the user should know.
+        steps: The steps, where there were any, the original first.
+        aside: Samples that no step has seen; None where all were used.
     """
 
     pruned: ir.Model
@@ -38,3 +41,5 @@ class Outcome:
     zeroed: WeightPlan | None = None
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
+    steps: tuple[StepRow, ...] = ()
+    aside: Dataset | None = None

@@ -24,7 +24,7 @@ from onnxprune.errors import DataError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run
 
-__all__ = ["Accuracy", "accuracy", "accuracy_of"]
+__all__ = ["Accuracy", "accuracy", "accuracy_of", "answers_of", "sample_scores"]
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,24 @@ def accuracy_of(
     Raises:
         DataError: There are no labels, or no output has a shape that goes with them.
     """
+    answers, output = answers_of(names, results, data, batch)
+    assert data.labels is not None
+    if _is_regression(data.labels):
+        return Accuracy("R2", _r2(answers, data.labels), len(data), output)
+    value = float(np.mean(_classes(answers) == data.labels))
+    return Accuracy("top-1", value, len(data), output)
+
+
+def answers_of(
+    names: Sequence[str], results: Iterable[Sequence[Any]], data: Dataset, batch: int = 32
+) -> tuple[np.ndarray, str]:
+    """The answers to all samples, of the labels' shape, and the name of the output that gave them.
+
+    Args and errors as of `accuracy_of`.
+    """
     if data.labels is None:
         raise DataError("accuracy needs labels, and the data have none")
-    regression = data.labels.dtype.kind in "fV"
+    regression = _is_regression(data.labels)
     chosen: int | None = None
     predictions: list[np.ndarray] = []
     for rows, outputs in zip(data.batch_rows(batch), results, strict=True):
@@ -93,11 +108,25 @@ def accuracy_of(
             raise DataError(_mismatch(names, outputs, shape))
         predictions.append(answer)
     assert chosen is not None, "a data set has at least one batch"
-    answers = np.concatenate(predictions)
-    if regression:
-        return Accuracy("R2", _r2(answers, data.labels), len(data), names[chosen])
-    value = float(np.mean(_classes(answers) == data.labels))
-    return Accuracy("top-1", value, len(data), names[chosen])
+    return np.concatenate(predictions), names[chosen]
+
+
+def sample_scores(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What each sample adds to the accuracy, whose mean it is: (samples,).
+
+    Of a classification the share of its labels that are right; of a regression 1 less its squared error over the
+    mean variance of the targets.
+    """
+    rest = tuple(range(1, labels.ndim))
+    if not _is_regression(labels):
+        return np.asarray((_classes(answers) == labels).mean(rest, dtype=np.float64))
+    answers, targets = answers.astype(np.float64), labels.astype(np.float64)
+    spread = float(np.mean(((targets - targets.mean(0)) ** 2).sum(rest)))
+    return np.asarray(1.0 - ((answers - targets) ** 2).sum(rest) / max(spread, 1e-300))
+
+
+def _is_regression(labels: np.ndarray) -> bool:
+    return labels.dtype.kind in "fV"
 
 
 def _choose(outputs: Sequence[object], shape: tuple[int, ...], regression: bool) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.report import Check, Cost, DimRow, Report, TensorRow, render, write_json
-from onnxprune.report.terminal import count
+from onnxprune.report.columns import count
 
 PRUNED = Report(
     command="prune",

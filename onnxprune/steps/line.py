@@ -1,0 +1,293 @@
+"""A line of models, each pruned further than the one before, and all that is gone of the original by then.
+
+Channels and zeros differ in how a step goes on, in how two cuts become one, and in nothing else; the loops over steps
+(`progressive`) and over probes (`within_drop`) know neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.dims import Dim, cut, removed, trace
+from onnxprune.errors import NothingToPruneError, OptionError
+from onnxprune.graph import clone
+from onnxprune.graph.cost import params
+from onnxprune.options import PruneOptions
+from onnxprune.plan.budget import COSTS, Target
+from onnxprune.plan.channels import candidates, macs_left
+from onnxprune.plan.compose import compose, compose_masks
+from onnxprune.plan.granularity import Channel
+from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
+from onnxprune.plan.zero import check_zeroed, zero
+from onnxprune.progress import Progress
+from onnxprune.recover import refit
+from onnxprune.report import Check, Cost, build
+from onnxprune.report.timing import Clock
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.measure import measure
+from onnxprune.steps.channels import remove_channels
+from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.zeros import zero_weights
+from onnxprune.validate.proof import prove
+
+__all__ = ["Channels", "Line", "Stage", "Zeros", "line_of"]
+
+Gone = TypeVar("Gone")
+ChannelsKept = dict[Dim, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Stage(Generic[Gone]):
+    """A model on the line.
+
+    Attributes:
+        model: The model.
+        gone: What of the original is gone.
+        notes: What the user should know.
+    """
+
+    model: ir.Model
+    gone: Gone
+    notes: tuple[str, ...] = ()
+
+
+class Line(Protocol[Gone]):
+    """How models of one kind of granularity follow each other."""
+
+    def start(self) -> Stage[Gone]:
+        """The original."""
+        ...
+
+    def further(
+        self, stage: Stage[Gone], amount: float, data: Dataset, progress: Progress, clock: Clock
+    ) -> Stage[Gone]:
+        """The next model, with a fraction of the original gone, proven exact against the one before; not repaired."""
+        ...
+
+    def rewound(self, gone: Gone) -> ir.Model:
+        """The original without what is gone: surviving weights as they were."""
+        ...
+
+    def refit(self, stage: Stage[Gone], data: Dataset, progress: Progress) -> str:
+        """Re-fits the stage's model in place so that it gives what the original gives; what was done, in words."""
+        ...
+
+    def cost(self, stage: Stage[Gone]) -> Cost:
+        """What the stage's model costs."""
+        ...
+
+    def outcome(self, stage: Stage[Gone]) -> Outcome:
+        """The stage as the result of a run, with the plan of all that is gone and the proof of it."""
+        ...
+
+    def to_json(self, gone: Gone) -> Any:
+        """What is gone, as JSON takes it."""
+        ...
+
+    def from_json(self, plain: Any) -> Gone:
+        """Reads what `to_json` gave."""
+        ...
+
+
+def line_of(model: ir.Model, data: Dataset, options: PruneOptions) -> Line[Any]:
+    """The line that begins with a model without local functions."""
+    if isinstance(options.granularity, Channel):
+        return Channels(model, data, options)
+    return Zeros(model, options)
+
+
+class Channels:
+    """Channels are cut out. What is gone is told by what is kept of each Dim of the original.
+
+    Raises:
+        NothingToPruneError: No Dim can be cut.
+    """
+
+    def __init__(self, model: ir.Model, data: Dataset, options: PruneOptions) -> None:
+        self.options = options
+        self.measured = measure(model, {**data.shapes_of_one, **options.shapes})
+        self.tracing = trace(model, self.measured)
+        if not candidates(self.tracing, options):
+            raise NothingToPruneError(build.nothing_to_prune(self.tracing, options))
+
+    def start(self) -> Stage[ChannelsKept]:
+        """See `Line`."""
+        return Stage(self.tracing.model, {})
+
+    def further(
+        self,
+        stage: Stage[ChannelsKept],
+        amount: float,
+        data: Dataset,
+        progress: Progress,
+        clock: Clock,
+    ) -> Stage[ChannelsKept]:
+        """See `Line`."""
+        options = self._remaining(stage.gone, amount)
+        if options is None:
+            return Stage(clone(stage.model), stage.gone)
+        try:
+            done = remove_channels(stage.model, data, options, progress, clock)
+        except NothingToPruneError:
+            if self.options.target is None:  # after rounding; a later step may be large enough
+                return Stage(clone(stage.model), stage.gone)
+            raise
+        assert done.tracing is not None
+        gone = compose(self.tracing, stage.gone, done.tracing, done.keep)
+        return Stage(done.pruned, gone, done.notes)
+
+    def _remaining(self, gone: ChannelsKept, amount: float) -> PruneOptions | None:
+        """What is still to be removed of a model, so that in all a fraction of the original is; None for nothing."""
+        options = _cut_only(self.options)
+        kept = {dim: int(mask.sum()) for dim, mask in gone.items()}
+        target = self.options.target
+        if target is None:
+            dims = [info.dim for info in candidates(self.tracing, options)]
+            left = sum(kept.get(dim, dim.size) for dim in dims) / max(sum(d.size for d in dims), 1)
+            share = (1.0 - amount) / left if left else 1.0
+            return replace(options, sparsity=1.0 - share) if share < 1 else None
+        kind = "macs" if target.kind == "drop" else target.kind
+        if kind not in COSTS:
+            raise OptionError(f"steps go with a target in {', '.join(COSTS)} or drop, not {kind}")
+        cost = COSTS[kind](self.tracing)
+        share = (1.0 - amount) * cost.total({}) / cost.total(kept)
+        return replace(options, target=Target(kind, share)) if share < 1 else None
+
+    def rewound(self, gone: ChannelsKept) -> ir.Model:
+        """See `Line`."""
+        return cut(self.tracing, gone)
+
+    def refit(self, stage: Stage[ChannelsKept], data: Dataset, progress: Progress) -> str:
+        """See `Line`."""
+        options = self.options
+        done = refit(
+            self.tracing, stage.gone, stage.model, data, progress, options.providers, options.seed
+        )
+        return f"{len(done)} weights were re-fitted on {len(data)} samples"
+
+    def cost(self, stage: Stage[ChannelsKept]) -> Cost:
+        """See `Line`."""
+        kept = {dim: int(mask.sum()) for dim, mask in stage.gone.items()}
+        return Cost(params(stage.model), macs=macs_left(self.tracing, kept))
+
+    def outcome(self, stage: Stage[ChannelsKept]) -> Outcome:
+        """See `Line`.
+
+        Raises:
+            NothingToPruneError: Nothing is gone.
+        """
+        if not stage.gone and self.options.target is None:
+            raise NothingToPruneError(
+                f"nothing to prune: at sparsity {self.options.fraction:g} no Dim loses an index after rounding;"
+                " raise --sparsity or set --round-to 1"
+            )
+        proof = prove(self.tracing, stage.gone, cut(self.tracing, stage.gone), self.options.seed)
+        plan = {
+            "format": PLAN_FORMAT,
+            "granularity": "channel",
+            "removed": removed(self.tracing, stage.gone),
+            "options": self.options.to_dict(),
+        }
+        return Outcome(
+            stage.model,
+            plan,
+            self.measured,
+            self.tracing,
+            stage.gone,
+            checks=(build.proof_check(proof),),
+            notes=stage.notes,
+        )
+
+    def to_json(self, gone: ChannelsKept) -> Mapping[str, list[int]]:
+        """See `Line`: removed indices by the number of the Dim."""
+        number = {info.dim: k for k, info in enumerate(self.tracing.dims)}
+        return {str(number[dim]): np.flatnonzero(~mask).tolist() for dim, mask in gone.items()}
+
+    def from_json(self, plain: Mapping[str, list[int]]) -> ChannelsKept:
+        """See `Line`."""
+        gone = {}
+        for number, indices in plain.items():
+            dim = self.tracing.dims[int(number)].dim
+            gone[dim] = np.ones(dim.size, bool)
+            gone[dim][indices] = False
+        return gone
+
+
+class Zeros:
+    """Weights become zero. What is gone is a plan of masks; None at the start."""
+
+    def __init__(self, model: ir.Model, options: PruneOptions) -> None:
+        self.model, self.options = model, options
+
+    def start(self) -> Stage[WeightPlan | None]:
+        """See `Line`."""
+        return Stage(self.model, None)
+
+    def further(
+        self,
+        stage: Stage[WeightPlan | None],
+        amount: float,
+        data: Dataset,
+        progress: Progress,
+        clock: Clock,
+    ) -> Stage[WeightPlan | None]:
+        """See `Line`. What is zero already counts, and goes first."""
+        options = replace(_cut_only(self.options), target=None, sparsity=amount)
+        done = zero_weights(stage.model, data, options, progress, clock)
+        assert done.zeroed is not None
+        return Stage(done.pruned, compose_masks(stage.gone, done.zeroed), done.notes)
+
+    def rewound(self, gone: WeightPlan | None) -> ir.Model:
+        """See `Line`."""
+        model = clone(self.model)
+        if gone is not None:
+            zero(model, gone)
+        return model
+
+    def refit(
+        self, stage: Stage[WeightPlan | None], data: Dataset, progress: Progress
+    ) -> str:  # pragma: no cover
+        """See `Line`.
+
+        Raises:
+            OptionError: Always; the options do not let it come to this.
+        """
+        raise OptionError("re-fitting goes with granularity channel")
+
+    def cost(self, stage: Stage[WeightPlan | None]) -> Cost:
+        """See `Line`."""
+        zeros = stage.gone.count if stage.gone is not None else 0
+        return Cost(params(stage.model), zeros=zeros)
+
+    def outcome(self, stage: Stage[WeightPlan | None]) -> Outcome:
+        """See `Line`."""
+        assert stage.gone is not None
+        check_zeroed(stage.model, stage.model, stage.gone)
+        check = Check("the plan's weights are zero", True, "after the repair too")
+        return Outcome(
+            stage.model,
+            stage.gone.to_dict(),
+            zeroed=stage.gone,
+            checks=(check,),
+            notes=stage.notes,
+        )
+
+    def to_json(self, gone: WeightPlan | None) -> Any:
+        """See `Line`."""
+        return None if gone is None else gone.to_dict()
+
+    def from_json(self, plain: Any) -> WeightPlan | None:
+        """See `Line`."""
+        return None if plain is None else WeightPlan.from_dict(plain)
+
+
+def _cut_only(options: PruneOptions) -> PruneOptions:
+    """The options of one step without its repair."""
+    return replace(
+        options, steps=None, rewind="none", checkpoint=None, recover="none", train=None
+    )

@@ -1,0 +1,98 @@
+"""Progressive pruning: cut a little, let the network recover, look at the accuracy, go on or go back.
+
+Every step prunes the model of the step before by the amount that the schedule says, relative to the original, and
+proves that exact; then the model is repaired towards the original, and evaluated on samples that neither saw. With a
+target on the accuracy the first step that does not hold ends the run, and the one before it is the result.
+
+`rewind="weights"` gives the weights that survive a step the original's values again before they are repaired: Frankle
+et al. 2019, arXiv:1903.01611 (stabilizing the lottery ticket); Renda et al. 2020, arXiv:2003.02389 (comparing rewinding
+and fine-tuning).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import onnx_ir as ir
+
+from onnxprune.options import PruneOptions
+from onnxprune.plan.granularity import Channel
+from onnxprune.plan.schedule import amounts
+from onnxprune.progress import Prefixed, Progress
+from onnxprune.report import StepRow
+from onnxprune.report.timing import Clock
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.steps.checkpoint import Checkpoint
+from onnxprune.steps.line import Stage, line_of
+from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.recovery import Worker, finished, first_row, split
+from onnxprune.steps.training import training_options
+from onnxprune.validate.yardstick import Yardstick
+
+__all__ = ["final_amount", "progressive", "shares"]
+
+DEEPEST, SPARSEST = 0.9, 0.95
+"""Of the MACs, and of the weights, that are gone after the last step where only the accuracy says how far to go."""
+
+
+def progressive(
+    model: ir.Model,
+    data: Dataset,
+    options: PruneOptions,
+    progress: Progress,
+    clock: Clock,
+    checkpoint: Checkpoint,
+) -> Outcome:
+    """Prunes in `options.steps` steps.
+
+    Args:
+        model: The original, without local functions.
+        data: Samples; a part of them is held aside to evaluate on.
+        options: What to prune, how far, and how to recover.
+        progress: Where long work is shown.
+        clock: Adds up the seconds of what is done.
+        checkpoint: Where every step is kept; what it holds already is not done again.
+
+    Raises:
+        NothingToPruneError: No step loses anything, or none holds the accuracy that is asked for.
+        KeyboardInterrupt: The user ended the run; the checkpoint has the steps done by then.
+    """
+    used, aside = split(data, options)
+    line = line_of(model, used, options)
+    yardstick = Yardstick(model, aside, options.providers)
+    count = options.steps or 1
+    plan = amounts(final_amount(options), count, options.schedule)
+    epochs = shares(training_options(options).epochs, count)
+    stage = line.start()
+    rows: tuple[StepRow, ...] = (first_row(line, yardstick),)
+    if checkpoint.begun:
+        state = checkpoint.state
+        rows = tuple(StepRow(**row) for row in state["rows"])
+        gone = line.from_json(state["gone"])
+        stage = Stage(checkpoint.model(model), gone, tuple(state["notes"]))
+    while rows[-1].held and rows[-1].number < count:
+        number = rows[-1].number + 1
+        shown = Prefixed(progress, f"step {number} of {count}: ")
+        worker = Worker(line, options, used, yardstick, shown, clock)
+        new, row = worker.step(stage, number, plan[number - 1], epochs[number - 1])
+        rows = (*rows, row)
+        if row.held:
+            state = {"rows": [asdict(each) for each in rows], "gone": line.to_json(new.gone)}
+            checkpoint.write(number, new.model, {**state, "notes": list(new.notes)})
+            stage = replace(new, model=checkpoint.model(model))
+    return finished(line, stage, rows, aside, options)
+
+
+def final_amount(options: PruneOptions) -> float:
+    """The fraction that is gone after the last step: of the target's currency, or of the channels or weights."""
+    target = options.target
+    if target is None:
+        return options.fraction
+    if target.kind == "drop":
+        return DEEPEST if isinstance(options.granularity, Channel) else SPARSEST
+    return 1.0 - target.value
+
+
+def shares(total: int, steps: int) -> tuple[int, ...]:
+    """Epochs of each step: as many for each, and what does not divide for the last, which have lost most."""
+    return tuple((total + step) // steps for step in range(steps))

@@ -1,0 +1,194 @@
+"""One step of a line: prune further, see what that cost, repair, see what came back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onnxprune.errors import NothingToPruneError
+from onnxprune.graph import clone
+from onnxprune.options import PruneOptions
+from onnxprune.plan.granularity import Channel
+from onnxprune.progress import Progress
+from onnxprune.report import StepRow
+from onnxprune.report.timing import Clock
+from onnxprune.report.training import training_notes
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.steps.line import Line, Stage
+from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.training import training_options
+from onnxprune.train.finetune import hold_aside
+from onnxprune.train.recovery import reestimated, retrained, seen
+from onnxprune.validate.yardstick import Drop, Yardstick
+
+__all__ = ["Worker", "finished", "first_row", "holds", "split"]
+
+SHARE, SHARE_OF_A_SEARCH = 0.2, 0.5
+"""Of the samples, held aside to evaluate on: more where the evaluation decides how far to go."""
+MOST = 5000
+"""Samples held aside at most: the standard error of an accuracy is below 0.7 % then."""
+
+
+def split(data: Dataset, options: PruneOptions) -> tuple[Dataset, Dataset]:
+    """The samples to prune and repair with, and those to evaluate on, which nothing else ever sees.
+
+    Raises:
+        DataError: There are too few.
+    """
+    share = SHARE_OF_A_SEARCH if options.limits_drop else SHARE
+    return hold_aside(data, min(share, MOST / len(data)), options.seed)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What every step of a run has in common.
+
+    Attributes:
+        line: How models follow each other.
+        options: Of the run.
+        used: The samples to prune and repair with.
+        yardstick: What evaluates.
+        progress: Where long work is shown.
+        clock: Adds up the seconds of what is done.
+    """
+
+    line: Line[Any]
+    options: PruneOptions
+    used: Dataset
+    yardstick: Yardstick
+    progress: Progress
+    clock: Clock
+
+    def step(
+        self, stage: Stage[Any], number: int, amount: float, epochs: int
+    ) -> tuple[Stage[Any], StepRow]:
+        """The next stage, evaluated before and after its repair.
+
+        Args:
+            stage: Where to go on from.
+            number: Of the step.
+            amount: The fraction of the original that is gone after it.
+            epochs: Of training, where the run trains.
+
+        Raises:
+            KeyboardInterrupt: The user ended the training of the step.
+        """
+        began = time.perf_counter()
+        new = self.line.further(stage, amount, self.used, self.progress, self.clock)
+        if self.options.rewind == "weights":
+            new = replace(new, model=self.line.rewound(new.gone))
+        cut = self._evaluated(new)
+        new = self._repaired(new, epochs)
+        after = self._evaluated(new) if self.options.recover != "none" else cut
+        return new, self._row(number, amount, new, cut, after, time.perf_counter() - began)
+
+    def _evaluated(self, stage: Stage[Any]) -> Drop:
+        with self.clock.step("evaluate"):
+            return self.yardstick.measure(stage.model)
+
+    def _repaired(self, stage: Stage[Any], epochs: int) -> Stage[Any]:
+        """The stage's model, as the options recover it: always against the original."""
+        recover, notes = self.options.recover, list(stage.notes)
+        train = replace(training_options(self.options), epochs=max(epochs, 1))
+        if recover == "lstsq" or (
+            recover == "finetune" and isinstance(self.options.granularity, Channel)
+        ):
+            data = self.used if recover == "lstsq" else seen(self.used, train)
+            stage = replace(stage, model=clone(stage.model))
+            with self.clock.step("recover"):
+                notes.append(self.line.refit(stage, data, self.progress))
+        if recover == "bn":
+            stage = replace(stage, model=clone(stage.model))
+            with self.clock.step("train"):
+                notes.append(
+                    reestimated(stage.model, self.used, self.progress, self.options.providers)
+                )
+        if recover == "finetune" and epochs:
+            with self.clock.step("train"):
+                original = self.line.start().model
+                found = retrained(original, stage.model, self.used, train, self.progress)
+            if found.trained.interrupted:
+                raise KeyboardInterrupt
+            stage = replace(stage, model=found.model)
+            notes += training_notes(found)
+        return replace(stage, notes=tuple(notes))
+
+    def _row(
+        self,
+        number: int,
+        amount: float,
+        stage: Stage[Any],
+        cut: Drop,
+        after: Drop,
+        seconds: float,
+    ) -> StepRow:
+        cost = self.line.cost(stage)
+        return StepRow(
+            number=number,
+            asked=1.0 - amount,
+            params=cost.params,
+            macs=cost.macs,
+            zeros=cost.zeros,
+            metric=after.metric,
+            cut=cut.value,
+            recovered=after.value,
+            drop=after.drop,
+            bound=after.bound,
+            samples=after.samples,
+            held=holds(after, self.options),
+            seconds=seconds,
+        )
+
+
+def first_row(line: Line[Any], yardstick: Yardstick) -> StepRow:
+    """The original, as the row before the first step."""
+    stage = line.start()
+    cost, own = line.cost(stage), yardstick.measure(stage.model)
+    return StepRow(
+        number=0,
+        asked=1.0,
+        params=cost.params,
+        macs=cost.macs,
+        zeros=cost.zeros,
+        metric=own.metric,
+        recovered=own.value,
+        samples=own.samples,
+    )
+
+
+def holds(found: Drop, options: PruneOptions) -> bool:
+    """Whether a drop, at the upper end of its interval, is one that the target allows; any is without such a target."""
+    target = options.target
+    return target is None or target.kind != "drop" or found.bound <= target.value
+
+
+def finished(
+    line: Line[Any],
+    stage: Stage[Any],
+    rows: tuple[StepRow, ...],
+    aside: Dataset,
+    options: PruneOptions,
+) -> Outcome:
+    """The last stage that held as the result.
+
+    Raises:
+        NothingToPruneError: None did, or nothing is gone.
+    """
+    failed = [row for row in rows if not row.held]
+    if failed and not any(row.held for row in rows[1:]):
+        raise NothingToPruneError(_refusal(min(failed, key=lambda row: row.bound), options))
+    note = (
+        f"{len(aside)} of the samples were held aside: accuracy, drift and the steps' figures are"
+        f" on them, pruning and repair on the others"
+    )
+    done = line.outcome(stage)
+    return replace(done, steps=rows, aside=aside, notes=(*done.notes, note))
+
+
+def _refusal(row: StepRow, options: PruneOptions) -> str:
+    return (
+        f"the target {options.target} is out of reach: with {row.asked:.3f} left {row.metric} falls from"
+        f" {row.recovered + row.drop:.4f} to {row.recovered:.4f} on the {row.samples} samples held aside, which may be"
+        f" {row.bound:.4f} on others; allow more, give more samples, or take smaller steps"
+    )
