@@ -37,15 +37,17 @@ def compose(first: Tracing, before: Keep, second: Tracing, then: Keep) -> dict[D
     """
     pairs = list(_pairs(first, before, second, then))
     keep = {dim: mask.copy() for dim, mask in before.items()}
-    for axis, stays in pairs:
+    for axis, _, stays in pairs:
         if np.array_equal(keep_mask(axis, before), stays):
             continue
         for dim in dict.fromkeys(leaves(axis)):
             alive = _alive(axis, dim, stays)
             if not alive.all():
                 keep[dim] = keep.get(dim, np.ones(dim.size, bool)) & alive
-    broken = any(not np.array_equal(keep_mask(axis, keep), stays) for axis, stays in pairs)
-    if broken or any(dim.frozen for dim in keep):
+    told = {dim for _, later, _ in pairs for dim in leaves(later)}
+    whole = all(dim in told for dim, mask in then.items() if not mask.all())
+    right = all(np.array_equal(keep_mask(axis, keep), stays) for axis, _, stays in pairs)
+    if not (whole and right) or any(dim.frozen for dim in keep):
         raise ValidationError(
             "a step cut what cannot be cut of the original; nothing was written: use fewer steps, or --exclude"
         )
@@ -69,8 +71,8 @@ def compose_masks(before: WeightPlan | None, then: WeightPlan) -> WeightPlan:
 
 def _pairs(
     first: Tracing, before: Keep, second: Tracing, then: Keep
-) -> Iterator[tuple[Axis, np.ndarray]]:
-    """Every axis of a weight of the first model, with the positions that are left of it in the end."""
+) -> Iterator[tuple[Axis, Axis, np.ndarray]]:
+    """Every axis of a weight in the first model and in the second, and the positions of the first's left in the end."""
     uses = _by_place(second)
     for place, use in _by_place(first).items():
         twin = uses.get(place)
@@ -81,11 +83,14 @@ def _pairs(
             if size(later) == left.sum():
                 stays = left.copy()
                 stays[left] = keep_mask(later, then)
-                yield axis, stays
+                yield axis, later, stays
 
 
 def _by_place(tracing: Tracing) -> Mapping[tuple[str, int, int], Use]:
-    """Weight uses by what the node that reads them makes: its first output, which one of that name, and the input."""
+    """Weight uses by what reads them: the first output of the node, which one of that name, and the input.
+
+    A weight that no node reads as one (a ConstantOfShape makes it) is told by its own name.
+    """
     seen: Counter[str] = Counter()
     places: dict[ir.Node, tuple[str, int]] = {}
     for node in tracing.model.graph.all_nodes():
@@ -93,9 +98,8 @@ def _by_place(tracing: Tracing) -> Mapping[tuple[str, int, int], Use]:
         places[node] = (name, seen[name])
         seen[name] += 1
     return {
-        (*places[use.node], use.index): use
+        (use.weight.name, 0, -1) if use.node is None else (*places[use.node], use.index): use
         for use in tracing.uses
-        if use.node is not None and places[use.node][0]
     }
 
 

@@ -26,7 +26,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune import __version__
-from onnxprune.errors import OnnxPruneError
+from onnxprune.errors import (
+    DataError,
+    NothingToPruneError,
+    OnnxPruneError,
+    OptionError,
+    ValidationError,
+)
 from onnxprune.graph import load, save
 from onnxprune.graph.load import DATA_FILES, SOURCE
 from onnxprune.options import PruneOptions
@@ -40,6 +46,8 @@ FORMAT = "onnxprune-checkpoint/1"
 STATE = "state.json"
 WRITING_ONLY = ("plan", "report", "dry_run", "check_drift", "check_latency", "checkpoint", "data")
 """Options that change nothing about the model; data count by what is in them, not by where they lie."""
+FINAL = (DataError, NothingToPruneError, OptionError, ValidationError)
+"""What goes wrong in a run itself, and would again."""
 
 
 class Checkpoint:
@@ -137,7 +145,8 @@ def checkpoint_folder(output: Path, options: PruneOptions) -> Path:
 def opened(folder: Path | None, key: str) -> Iterator[Checkpoint]:
     """The checkpoint in a folder, or in one that nobody sees.
 
-    It is gone at the end; after a failure it stays where a step is done.
+    It is gone at the end. After an interrupt or a full disk it stays where a step is done; not after a failure that
+    the same command would come to again.
 
     Args:
         folder: None where nothing is to be written.
@@ -150,8 +159,8 @@ def opened(folder: Path | None, key: str) -> Iterator[Checkpoint]:
     checkpoint = Checkpoint(folder, key)
     try:
         yield checkpoint
-    except BaseException:
-        if not checkpoint.begun:
+    except BaseException as error:
+        if not checkpoint.begun or isinstance(error, FINAL):
             checkpoint.remove()
         raise
     checkpoint.remove()

@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, cut, removed, trace
-from onnxprune.errors import NothingToPruneError, OptionError
-from onnxprune.graph import clone
+from onnxprune.errors import NothingToPruneError, OptionError, ValidationError
+from onnxprune.graph import clone, weights
 from onnxprune.graph.cost import params
 from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import COSTS, Target
@@ -180,13 +180,21 @@ class Channels:
 
         Raises:
             NothingToPruneError: Nothing is gone.
+            ValidationError: The steps together are not the one cut that the plan states, or that is not exact.
         """
-        if not stage.gone and self.options.target is None:
+        if not stage.gone and self.options.target is None and self.options.fraction > 0:
             raise NothingToPruneError(
                 f"nothing to prune: at sparsity {self.options.fraction:g} no Dim loses an index after rounding;"
                 " raise --sparsity or set --round-to 1"
             )
-        proof = prove(self.tracing, stage.gone, cut(self.tracing, stage.gone), self.options.seed)
+        whole = cut(self.tracing, stage.gone)
+        _check_shapes(whole, stage.model)
+        proof = prove(self.tracing, stage.gone, whole, self.options.seed)
+        if not proof.holds:
+            raise ValidationError(
+                f"the steps are exact one by one but not together (relative error {proof.error:.1e});"
+                " nothing was written: use fewer steps"
+            )
         plan = {
             "format": PLAN_FORMAT,
             "granularity": "channel",
@@ -286,8 +294,17 @@ class Zeros:
         return None if plain is None else WeightPlan.from_dict(plain)
 
 
+def _check_shapes(whole: ir.Model, model: ir.Model) -> None:
+    """Raises ValidationError where a weight is not as large as the cut of the original makes it."""
+    expected = {weight.name: weight.shape for weight in weights(whole)}
+    for weight in weights(model):
+        if expected.get(weight.name, weight.shape) != weight.shape:
+            raise ValidationError(
+                f"the steps left {weight.name!r} of shape {weight.shape}, their plan {expected[weight.name]};"
+                " nothing was written: use fewer steps"
+            )
+
+
 def _cut_only(options: PruneOptions) -> PruneOptions:
     """The options of one step without its repair."""
-    return replace(
-        options, steps=None, rewind="none", checkpoint=None, recover="none", train=None
-    )
+    return replace(options, steps=None, rewind="none", checkpoint=None, recover="none", train=None)

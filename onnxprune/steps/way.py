@@ -18,6 +18,7 @@ from onnxprune.steps.checkpoint import Checkpoint, checkpoint_folder, opened, ru
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.progressive import progressive
 from onnxprune.steps.training import trained
+from onnxprune.steps.within_drop import within_drop
 from onnxprune.steps.zeros import zero_weights
 
 __all__ = ["kept_steps", "pruned"]
@@ -40,6 +41,8 @@ def pruned(
     model = inline(original)
     if checkpoint is not None and data is not None:
         return progressive(model, data, options, progress, clock, checkpoint)
+    if options.limits_drop and data is not None:
+        return within_drop(model, data, options, progress, clock)
     work = remove_channels if isinstance(options.granularity, Channel) else zero_weights
     done = work(model, data, options, progress, clock)
     if options.recover in ("bn", "finetune") and data is not None:

@@ -122,7 +122,7 @@ def sample_scores(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.asarray((_classes(answers) == labels).mean(rest, dtype=np.float64))
     answers, targets = answers.astype(np.float64), labels.astype(np.float64)
     spread = float(np.mean(((targets - targets.mean(0)) ** 2).sum(rest)))
-    return np.asarray(1.0 - ((answers - targets) ** 2).sum(rest) / max(spread, 1e-300))
+    return np.asarray(1.0 - ((answers - targets) ** 2).sum(rest) / (spread or 1.0))
 
 
 def _is_regression(labels: np.ndarray) -> bool:

@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxprune.errors import DataError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
-from onnxprune.sampling.objective import own_classes
 from onnxprune.validate.accuracy import answers_of, sample_scores
+from onnxprune.validate.agreement import OwnAnswers
 
 __all__ = ["Drop", "Yardstick", "drop_of"]
 
@@ -63,6 +62,12 @@ class Drop:
         return asdict(self)
 
 
+class _Scores(Protocol):
+    metric: str
+
+    def __call__(self, made: ort.InferenceSession) -> np.ndarray: ...
+
+
 class Yardstick:
     """The samples held aside, and what the original says to them.
 
@@ -72,7 +77,7 @@ class Yardstick:
         providers: onnxruntime providers by name.
 
     Raises:
-        DataError: No output goes with the labels; without labels, no output has the samples along its first axis.
+        DataError: No output goes with the labels; without labels, no output holds numbers.
     """
 
     def __init__(
@@ -80,14 +85,9 @@ class Yardstick:
     ) -> None:
         self.providers = providers
         made = session(original, providers)
-        labels = data.labels
-        if labels is None:
-            self.data = replace(data, labels=_own_answers(made, data))
-        else:
-            self.data = data
-        assert self.data.labels is not None
-        kind = "R2" if self.data.labels.dtype.kind in "fV" else "top-1"
-        self.metric = "agreement" if labels is None and kind == "top-1" else kind
+        self._scores: _Scores = (
+            OwnAnswers(made, data, BATCH) if data.labels is None else _Labels(data)
+        )
         self._before = self._scores(made)
 
     def measure(self, model: ir.Model) -> Drop:
@@ -97,44 +97,29 @@ class Yardstick:
             ModelError: onnxruntime does not run it.
         """
         after = self._scores(session(model, self.providers))
-        return drop_of(self.metric, self._before, after)
+        return drop_of(self._scores.metric, self._before, after)
 
-    def _scores(self, made: ort.InferenceSession) -> np.ndarray:
-        assert self.data.labels is not None
+
+class _Labels:
+    """Scores against labels."""
+
+    def __init__(self, data: Dataset) -> None:
+        assert data.labels is not None
+        self.data, self.labels = data, data.labels
+        self.metric = "R2" if data.labels.dtype.kind in "fV" else "top-1"
+
+    def __call__(self, made: ort.InferenceSession) -> np.ndarray:
         names = [output.name for output in made.get_outputs()]
         results = (run(made, feed) for feed in self.data.batches(BATCH))
         answers, _ = answers_of(names, results, self.data, BATCH)
-        return sample_scores(answers, self.data.labels)
+        return sample_scores(answers, self.labels)
 
 
 def drop_of(metric: str, before: np.ndarray, after: np.ndarray) -> Drop:
-    """The drop between two models' scores of the same samples, both of shape (samples,)."""
-    d = before.astype(np.float64) - after
-    n, total, squares = len(d) + 2, float(d.sum()), float((d**2).sum())
-    bound = (total + math.sqrt(squares + 1.0 - total**2 / n)) / n
-    finite = math.isfinite(bound)
-    return Drop(
-        metric, float(after.mean()), float(before.mean()), bound if finite else math.inf, len(d)
-    )
-
-
-def _own_answers(made: ort.InferenceSession, data: Dataset) -> np.ndarray:
-    """The original's answers as labels: classes where an output holds class scores, else the first float output."""
-    results = [run(made, feed) for feed in data.batches(BATCH)]
-    first = next(data.batch_rows(BATCH))
-    count = first.stop - first.start
-    outputs = {
-        k: array
-        for k, array in enumerate(results[0])
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.shape[:1] == (count,)
-    }
-    if not outputs:
-        raise DataError(
-            "agreement with the original needs a float output with the samples along its first axis: give labels"
-        )
-    for k, array in outputs.items():
-        axis = own_classes(array)
-        if axis is not None:
-            return np.concatenate([each[k].argmax(axis) for each in results])
-    k = next(iter(outputs))
-    return np.concatenate([each[k] for each in results])
+    """The drop between two models' scores of the same samples, both of shape (samples,), finite or not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        d = before.astype(np.float64) - after
+        n, mean = len(d) + 2, d.sum() / (len(d) + 2)
+        bound = mean + np.sqrt(((d**2).sum() + 1) / n - mean**2) / math.sqrt(n)
+    known = float(bound) if np.isfinite(bound) else math.inf
+    return Drop(metric, float(after.mean()), float(before.mean()), known, len(d))

@@ -1,0 +1,191 @@
+"""Pruning in steps, on a trained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import onnxprune
+from onnxprune.cli import main
+from onnxprune.errors import NothingToPruneError, OptionError
+from onnxprune.graph import load, weights
+from onnxprune.runtime.data import read_data
+from onnxprune.runtime.sessions import session
+from onnxprune.steps.progressive import shares
+from onnxprune.validate.accuracy import accuracy
+from tests.dims.exact import constants, difference, masked
+from tests.dims.exact import session as plain_session
+from tests.models import DIGITS
+
+RESNET, LSTM = DIGITS / "digits_resnet.onnx", DIGITS / "digits_lstm.onnx"
+CALIBRATION, TEST = DIGITS / "digits_calib.npz", DIGITS / "digits.npz"
+
+
+def prune(path: Path, model: Path = RESNET, **options: object) -> onnxprune.Report:
+    common = {"data": CALIBRATION, "round_to": 1, "check_latency": False}
+    return onnxprune.prune(model, path, **{**common, **options})
+
+
+def top1(path: Path) -> float:
+    return accuracy(session(path, threads=1), read_data(TEST, load(path))).value
+
+
+@pytest.mark.parametrize("model", [RESNET, LSTM], ids=["resnet", "lstm"])
+def test_steps_cut_what_the_plan_says(model: Path, tmp_path: Path) -> None:
+    """Without repair the result is the original with the plan's indices gone, weight by weight."""
+    out, plan = tmp_path / "out.onnx", tmp_path / "plan.json"
+    report = prune(
+        out, model, plan=plan, steps=3, sparsity=0.5, criterion="magnitude", recover="none"
+    )
+    removed = json.loads(plan.read_text())["removed"]
+    original, pruned = onnx.load(model), onnx.load(out)
+    onnx.checker.check_model(pruned, full_check=True)
+    kept, known = constants(pruned), constants(original)
+    assert removed
+    for tensor, axes in removed.items():
+        array = numpy_helper.to_array(known[tensor])
+        for axis, gone in axes.items():
+            array = np.delete(array, gone, int(axis))
+        assert np.array_equal(numpy_helper.to_array(kept[tensor]), array)
+    images = np.load(TEST)["image"][:50]
+    (a,), (b,) = (
+        made.run(None, {"image": images})
+        for made in (plain_session(masked(original, removed)), plain_session(pruned))
+    )
+    assert difference(a, b) < 1e-4
+    assert report.passed
+    assert not (tmp_path / "out.onnx.checkpoint").exists()
+
+
+def test_each_step_goes_as_far_as_the_schedule_says(tmp_path: Path) -> None:
+    report = prune(tmp_path / "o.onnx", target="macs=0.5", steps=4, schedule="linear")
+    assert [row.number for row in report.steps] == [0, 1, 2, 3, 4]
+    whole = report.steps[0].macs
+    assert whole is not None
+    for row, asked in zip(report.steps, (1, 0.875, 0.75, 0.625, 0.5), strict=True):
+        assert row.macs is not None
+        assert row.asked == pytest.approx(asked)
+        assert asked - 0.05 < row.macs / whole <= asked
+    assert report.after is not None
+    assert report.after.macs == report.steps[-1].macs
+    assert top1(tmp_path / "o.onnx") > 0.97
+
+
+def test_steps_lose_less_than_one_cut(tmp_path: Path) -> None:
+    out = tmp_path / "o.onnx"
+    found = []
+    for steps in (None, 4):
+        prune(out, target="macs=0.12", steps=steps)
+        found.append(top1(out))
+    assert found[1] > found[0]
+
+
+def test_rewinding_gives_surviving_weights_their_old_values(tmp_path: Path) -> None:
+    """Repaired only where the cut reaches: a step's own repair, not those of the steps before."""
+    at_once = {}
+    for rewind in ("none", "weights"):
+        plan = tmp_path / f"{rewind}.json"
+        options = {"rewind": rewind, "criterion": "magnitude", "recover": "bn"}
+        prune(tmp_path / f"{rewind}.onnx", steps=2, plan=plan, **options)
+        at_once[rewind] = json.loads(plan.read_text())["removed"]
+    original = {w.name: w.array() for w in weights(load(RESNET))}
+    rewound = {w.name: w.array() for w in weights(load(tmp_path / "weights.onnx"))}
+    for name, axes in at_once["weights"].items():
+        if name.endswith("conv1.weight"):
+            array = original[name]
+            for axis, gone in axes.items():
+                array = np.delete(array, gone, int(axis))
+            assert np.array_equal(rewound[name], array)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "block:4x2"])
+def test_zeros_grow_step_by_step(granularity: str, tmp_path: Path) -> None:
+    out, plan = tmp_path / "o.onnx", tmp_path / "p.json"
+    train = {"epochs": 3}
+    report = prune(
+        out,
+        granularity=granularity,
+        sparsity=0.4,
+        steps=3,
+        recover="finetune",
+        train=train,
+        plan=plan,
+    )
+    zeros = [row.zeros for row in report.steps]
+    assert zeros == sorted(zeros)
+    before, after = ({w.name: w.array() for w in weights(load(path))} for path in (RESNET, out))
+    masks = onnxprune.plan.weight_plan.WeightPlan.load(plan)
+    assert masks.count == zeros[-1]
+    total = sum(mask.size for mask in masks.zeroed.values())
+    assert masks.count / total == pytest.approx(0.4, abs=0.05)
+    for name, mask in masks.zeroed.items():
+        assert not after[name][mask.array()].any()
+        assert (after[name] != before[name]).any()
+    last = report.steps[-1]
+    assert last.recovered > 0.8
+
+
+def test_the_steps_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, report = tmp_path / "o.onnx", tmp_path / "r.json"
+    arguments = ["--target", "macs=0.4", "--steps", "2", "--schedule", "linear", "--no-latency"]
+    files = [str(RESNET), str(out), "--data", str(CALIBRATION), "--report", str(report)]
+    assert main([*files, *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "o cut, * repaired" in shown
+    assert "40 of the samples were held aside" in shown
+    rows = json.loads(report.read_text())["steps"]
+    assert [row["samples"] for row in rows] == [40, 40, 40]
+    assert rows[0]["cut"] is None
+    assert all(row["cut"] <= row["recovered"] for row in rows[1:])
+
+
+def test_only_what_holds_is_kept(tmp_path: Path) -> None:
+    """A drop of 5 %: the step that loses more is taken back."""
+    out = tmp_path / "o.onnx"
+    report = prune(out, target="drop=0.05", steps=6, schedule="exponential")
+    held = [row.held for row in report.steps]
+    assert held == sorted(held, reverse=True)
+    assert not held[-1]
+    kept = report.steps[-2]
+    assert report.after is not None
+    assert report.after.macs == kept.macs
+    assert kept.bound <= 0.05 < report.steps[-1].bound
+    assert top1(RESNET) - top1(out) < 0.05
+
+
+def test_what_no_step_reaches_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "o.onnx"
+    options = {"criterion": "random", "recover": "none"}
+    with pytest.raises(NothingToPruneError, match=r"with 0.100 left top-1 falls from 1.0000 to"):
+        prune(out, target="drop=0.01", steps=1, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_epochs_are_divided() -> None:
+    assert shares(10, 4) == (2, 2, 3, 3)
+    assert shares(2, 4) == (0, 0, 1, 1)
+    assert sum(shares(17, 5)) == 17
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": 2, "data": None}, "--data"),
+        ({"steps": 2, "granularity": "2:4"}, "one step only"),
+        ({"steps": 2, "granularity": "weight", "threshold": 0.1}, "threshold"),
+        ({"steps": 2, "schedule": "sigmoid"}, "schedule"),
+        ({"rewind": "weights"}, "--steps"),
+        ({"target": "drop=0.01", "data": None}, "--data"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    options: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match=said):
+        prune(tmp_path / "o.onnx", **options)

@@ -1,0 +1,46 @@
+"""The smallest model within an allowed drop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import onnxprune
+from onnxprune.errors import NothingToPruneError
+from tests.models import DIGITS
+
+RESNET, CALIBRATION = DIGITS / "digits_resnet.onnx", DIGITS / "digits_calib.npz"
+
+
+def prune(out: Path, **options: object) -> onnxprune.Report:
+    return onnxprune.prune(RESNET, out, data=CALIBRATION, check_latency=False, **options)
+
+
+def test_the_smallest_model_that_holds_is_written(tmp_path: Path) -> None:
+    report = prune(tmp_path / "o.onnx", target="drop=0.05")
+    held = [row for row in report.steps if row.held]
+    failed = [row for row in report.steps if not row.held]
+    assert len(held) > 1
+    assert all(row.bound <= 0.05 for row in held)
+    assert all(row.bound > 0.05 for row in failed)
+    smallest = min(held, key=lambda row: row.asked)
+    assert all(row.asked < smallest.asked for row in failed)
+    assert report.after is not None
+    assert report.after.macs == smallest.macs
+    assert smallest.macs < 0.7 * report.steps[0].macs
+    assert {row.samples for row in report.steps} == {100}
+
+
+def test_weights_are_zeroed_as_far_as_holds(tmp_path: Path) -> None:
+    report = prune(tmp_path / "o.onnx", target="drop=0.05", granularity="weight")
+    kept = min((row for row in report.steps if row.held), key=lambda row: row.asked)
+    assert report.after is not None
+    assert report.after.zeros == kept.zeros
+    assert kept.zeros > 0.2 * kept.params
+
+
+def test_what_nothing_reaches_is_refused_and_how_close_it_came_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NothingToPruneError, match=r"out of reach: with 0.\d+ left top-1 falls"):
+        prune(tmp_path / "o.onnx", target="drop=0.001", criterion="random", recover="none")
+    assert list(tmp_path.iterdir()) == []
