@@ -42,7 +42,7 @@ def test_the_bound_covers_the_truth_about_as_often_as_it_says() -> None:
         drop_of("top-1", np.ones(200), (rng.random(200) >= 0.04).astype(float)).bound
         for _ in range(500)
     ]
-    assert 0.78 < np.mean(np.array(trials) >= 0.04) < 0.96
+    assert 0.7 < np.mean(np.array(trials) >= 0.04) < 0.96
 
 
 @pytest.mark.parametrize("labelled", [True, False])
