@@ -57,6 +57,8 @@ class PruneOptions:
         recover: How the accuracy is repaired after cutting; `auto` becomes `lstsq` where the criterion was left open
             too and there are data, else `none`. `bn` re-estimates the statistics of BatchNormalization, `finetune`
             trains, behind `lstsq` where channels are cut.
+        fold: Whether channels of a constant value may be folded into biases before all else; None: unless `recover`
+            is `none`, which leaves all weights as they were.
         train: How `finetune` trains; None: by its defaults.
         sparse_format: Write zeroed initializers as ONNX sparse initializers where that saves bytes.
         steps: Prune in so many steps, each cut, repaired and evaluated; None: at once.
@@ -87,6 +89,7 @@ class PruneOptions:
     report: Path | None = None
     dry_run: bool = False
     recover: Recover = "auto"
+    fold: bool | None = None
     train: TrainOptions | None = None
     sparse_format: bool = False
     steps: int | None = None
@@ -120,6 +123,8 @@ class PruneOptions:
 
     def _decide(self) -> None:
         """What was left open."""
+        if self.fold is None:
+            object.__setattr__(self, "fold", self.recover != "none")
         cut = isinstance(self.granularity, Channel) and self.data is not None
         if self.recover == "auto":
             open_ = self.criterion in ("auto", "obs") and cut

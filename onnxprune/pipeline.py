@@ -1,6 +1,6 @@
 """The whole path of a model on one page.
 
-    load -> measure -> trace Dims -> score -> choose -> cut (or zero) -> prove -> save -> compare
+    load -> measure -> trace Dims -> fold -> score -> choose -> cut (or zero) -> prove -> save -> compare
 
 Each arrow is a function from data to data; those that are more than one call are in `steps/`. What they found goes into
 the report. Nothing is written unless the proof holds.

@@ -117,6 +117,7 @@ def test_every_option_reaches_the_pipeline(run: Run, pruned: list[Any], tmp_path
     assert pruned[0][2] == PruneOptions.of(
         granularity="weight",
         threshold=0.5,
+        recover="none",
         criterion="l1",
         scope="global",
         data="d.npz",

@@ -75,8 +75,11 @@ class Contraction:
 
     def matrix(self, weight: Array, groups: int | None = None) -> Array:
         """The weight, as its node reads it, as float64 (G, M, K)."""
+        return np.asarray(self.arranged(weight, groups), np.float64)
+
+    def arranged(self, w: Array, groups: int | None = None) -> Array:
+        """An array of the weight's shape as (G, M, K)."""
         g = self.groups if groups is None else groups
-        w = np.asarray(weight, np.float64)
         if self.kind == "conv":
             return w.reshape(g, w.shape[0] // g, -1)
         if self.kind == "transposed":
@@ -219,14 +222,16 @@ def _patches(node: ir.Node, x: Array, where: Array | None, kernel: Sequence[int]
     return picked.transpose(0, 2, 1, *range(3, picked.ndim)).reshape(n, p, c * math.prod(kernel))
 
 
-def contractions(tracing: Tracing, only: Iterable[ir.Node] | None = None) -> list[Contraction]:
-    """The contractions of the main graph, in graph order; not those of more than `MOST_COLUMNS` columns."""
+def contractions(
+    tracing: Tracing, only: Iterable[ir.Node] | None = None, most: int | None = MOST_COLUMNS
+) -> list[Contraction]:
+    """The contractions of the main graph, in graph order; not those of more than `most` columns."""
     chosen = None if only is None else set(only)
     found: list[Contraction] = []
     for node in tracing.model.graph:
         if (chosen is None or node in chosen) and node.domain in ("", "ai.onnx"):
             found += _RULES[node.op_type](node, tracing) if node.op_type in _RULES else []
-    return [each for each in found if each.columns <= MOST_COLUMNS]
+    return [each for each in found if most is None or each.columns <= most]
 
 
 def _weight(

@@ -37,6 +37,7 @@ __all__ = [
     "candidates",
     "channel_scores",
     "choose",
+    "is_left_alone",
     "kept_counts",
     "macs_left",
     "scored_weights",
@@ -55,7 +56,7 @@ def candidates(tracing: Tracing, options: PruneOptions) -> tuple[DimInfo, ...]:
         for info in tracing.free(options.allow_inexact)
         if info.size > options.min_channels
         and _scored(info)
-        and not _excluded(info, options.exclude)
+        and not is_left_alone(info, options.exclude)
     ]
     return _once_per_axis(tracing, free, options)
 
@@ -69,7 +70,8 @@ def _learned(dtype: str) -> bool:
     return "FLOAT" in dtype or dtype in ("DOUBLE", "INT8", "UINT8", "INT4", "UINT4")
 
 
-def _excluded(info: DimInfo, patterns: Sequence[str]) -> bool:
+def is_left_alone(info: DimInfo, patterns: Sequence[str]) -> bool:
+    """Whether a tensor that a Dim is part of, or a node that reads it, is excluded."""
     names = {use.weight.name for use, _ in info.slices}
     names |= {use.node.name for use, _ in info.slices if use.node is not None and use.node.name}
     return is_excluded(names, patterns)
@@ -262,12 +264,15 @@ def _pooled(energy: np.ndarray, axis: Axis, dim: Dim) -> np.ndarray:
     return found / mean if mean > 0 and np.isfinite(mean) else np.zeros(dim.size)
 
 
-def choose(scores: Mapping[Dim, np.ndarray], counts: Mapping[Dim, int]) -> Keep:
-    """Keeps the most salient indices, the first of equal ones; Dims that lose nothing are left out."""
+def choose(
+    scores: Mapping[Dim, np.ndarray], counts: Mapping[Dim, int], dead: Keep | None = None
+) -> Keep:
+    """Keeps the most salient indices that are not dead, the first of equal ones; whole Dims are left out."""
     keep: dict[Dim, np.ndarray] = {}
     for dim, count in counts.items():
-        if count < dim.size:
+        alive = (dead or {}).get(dim, np.ones(dim.size, bool))
+        if min(count, int(alive.sum())) < dim.size:
             mask = np.zeros(dim.size, bool)
-            mask[np.argsort(-scores[dim], kind="stable")[:count]] = True
-            keep[dim] = mask
+            mask[np.argsort(-np.where(alive, scores[dim], -1.0), kind="stable")[:count]] = True
+            keep[dim] = mask & alive
     return keep

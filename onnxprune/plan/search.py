@@ -45,6 +45,7 @@ def search(
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
+    dead: Keep | None = None,
 ) -> Choice:
     """What each Dim keeps.
 
@@ -54,6 +55,7 @@ def search(
         options: The criterion, and how far to go.
         data: Samples, for criteria that run the model.
         progress: Where long work is shown.
+        dead: What stays of Dims with indices that go before all others.
 
     Raises:
         NothingToPruneError: The target is out of reach.
@@ -71,8 +73,11 @@ def search(
             context = element_context(tracing.model, chosen, options, data, progress)
         scores = channel_scores(tracing, dims, criterion, context)
         if options.target is None:
-            return Choice(choose(scores, kept_counts(dims, scores, options)))
+            return Choice(choose(scores, kept_counts(dims, scores, options), dead))
         consumers = Consumers([], _shares(scores))
+    for dim, mask in (dead or {}).items():
+        if dim in consumers.left:
+            consumers.remove(dim, np.flatnonzero(~mask))
     if options.target is not None:
         _reach(tracing, dims, options, options.target, consumers, progress)
     else:

@@ -45,8 +45,9 @@ def shrink_to(
         The fraction of the cost that is left; more than `target` where nothing more could go.
     """
     whole = cost.total({})
-    goal, now = target * whole, whole
-    kept = {dim: dim.size for dim in steps}
+    goal = target * whole
+    kept = {dim: len(consumers.left[dim]) for dim in steps}
+    now = cost.total(kept)
     version = dict.fromkeys(steps, 0)
     queue: list[tuple[float, int, Dim, int, np.ndarray]] = []
     numbers = counter()

@@ -18,13 +18,13 @@ pruned model's inputs); Li et al., "Pruning by reconstruction", Expert Systems w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.calibrate.biases import Bias, bias_of
 from onnxprune.calibrate.collect import walk_of
 from onnxprune.calibrate.contraction import Contraction, contractions
 from onnxprune.calibrate.moments import Moments, Sums, positions_seen
@@ -252,8 +252,9 @@ def _channels(target: Array, job: _Job) -> Array:
 
 
 def _apply(job: _Job, moments: Moments, w0: Array, shape: Sequence[int]) -> Refitted:
-    later = _bias_after(job) if job.each.bias is None else None
-    if job.each.bias is None and later is None:
+    behind = job.each.bias is None  # what an Add adds to a sum of two branches is no matter of one
+    place = None if behind and job.other is not None else _bias(job)
+    if place is None:
         moments = moments.raw()
     total = moments.total
     best = _shrinkage(moments, w0)
@@ -265,10 +266,8 @@ def _apply(job: _Job, moments: Moments, w0: Array, shape: Sequence[int]) -> Refi
     if not np.isfinite(fitted).all():
         return Refitted(name, old, old, float("inf"))
     store(job.view, job.each.weight(fitted, shape))
-    if job.each.bias is not None:
-        _store_bias(job, shift.reshape(-1))
-    elif later is not None:
-        store(later, later.read() + shift.reshape(later.shape))
+    if place is not None:
+        place.write(shift.reshape(-1) + (place.read() if behind else 0), job.ir_version)
     return Refitted(name, old, new, best)
 
 
@@ -321,53 +320,6 @@ def _shrinkage(moments: Moments, w0: Array) -> float:
         best = lowest
 
 
-def _bias(job: _Job) -> View | None:
-    """The constant that is added to y in the pruned model, if it is its own."""
-    index = job.each.bias
-    value = job.twin.inputs[index] if index is not None and index < len(job.twin.inputs) else None
-    view = view_of(value) if value is not None else None
-    return None if view is None or view.shared else view
-
-
-def _bias_after(job: _Job) -> View | None:
-    """The constant of the Add that follows a matrix product: one number for each output, read by nobody else."""
-    output = job.twin.outputs[0]
-    uses = output.uses()
-    if (
-        job.each.kind != "matmul"
-        or job.other is not None
-        or len(uses) != 1
-        or output.is_graph_output()
-    ):
-        return None
-    ((node, index),) = uses
-    other = node.inputs[1 - index] if node.op_type == "Add" else None
-    view = view_of(other) if other is not None else None
-    count = int(job.outputs.sum())
-    fits = view is not None and not view.shared and view.shape[-1:] == (count,)
-    return view if fits and view is not None and math.prod(view.shape) == count else None
-
-
-def _store_bias(job: _Job, shift: Array) -> None:
-    """Writes the bias; a node without one gets one."""
-    view = _bias(job)
-    if view is not None:
-        store(view, np.broadcast_to(shift, view.shape))
-        return
-    index, twin = job.each.bias, job.twin
-    assert index is not None
-    graph = twin.graph
-    assert isinstance(graph, ir.Graph)
-    tensor = ir.Tensor(shift.astype(np.float32), name=f"{twin.outputs[0].name}/bias")
-    value = ir.Value(
-        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(shift.shape)
-    )
-    if job.ir_version < 4:  # there, initializers are inputs of the model
-        graph.insert_before(
-            twin, ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], outputs=[value])
-        )
-    else:
-        value.const_value = tensor
-        graph.register_initializer(value)
-    twin.resize_inputs(max(len(twin.inputs), index + 1))
-    twin.replace_input_with(index, value)
+def _bias(job: _Job) -> Bias | None:
+    """Where a constant is added to y in the pruned model."""
+    return bias_of(job.each, job.twin, int(job.outputs.sum()), make=False)

@@ -1,4 +1,4 @@
-"""Removing channels: trace, choose, cut and prove, and re-fit what is left."""
+"""Removing channels: trace, fold away the dead ones, choose, cut and prove, and re-fit what is left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxprune.dims import DimInfo, Tracing, cut, removed, trace
+from onnxprune.dims import DimInfo, Keep, Tracing, cut, removed, trace
 from onnxprune.dims.solver import freeze
 from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
@@ -20,6 +20,7 @@ from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
 from onnxprune.sampling import loss_note
+from onnxprune.steps.dead import without_dead
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.training import training_options
 from onnxprune.train.recovery import seen
@@ -41,12 +42,16 @@ def remove_channels(
         measured = measure(model, {**given, **options.shapes})
     with clock.step("trace"):
         tracing = trace(model, measured)
-    notes: list[str] = []
+    with clock.step("fold"):
+        dead = without_dead(tracing, options)
+        tracing = dead.tracing
+    notes = list(dead.notes)
     while True:
         with clock.step("choose"):
             dims = candidates(tracing, options)
-            choice = _choice(tracing, dims, options, data, progress)
-            keep = choice.keep
+            gone = {dim: mask for dim, mask in dead.keep.items() if dim.frozen is None}
+            choice = _choice(tracing, dims, gone, options, data, progress)
+            keep = {**gone, **choice.keep}
         with clock.step("cut"):
             pruned = cut(tracing, keep)
         with clock.step("prove"), progress.step("proving that cutting equals masking"):
@@ -59,7 +64,7 @@ def remove_channels(
         notes.append(
             f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact"
         )
-    if options.recover in ("lstsq", "finetune") and data is not None:
+    if options.recover in ("lstsq", "finetune") and data is not None and choice.keep:
         with clock.step("recover"):
             used = data if options.recover == "lstsq" else seen(data, training_options(options))
             refitted = refit(
@@ -77,6 +82,7 @@ def remove_channels(
         "format": PLAN_FORMAT,
         "granularity": "channel",
         "removed": removed(tracing, keep),
+        "dead": removed(tracing, gone),
         "options": options.to_dict(),
     }
     return Outcome(
@@ -86,7 +92,7 @@ def remove_channels(
         tracing,
         keep,
         None,
-        (build.proof_check(proof),),
+        (*dead.checks, build.proof_check(proof)),
         (*notes, *loss_note(model, data, options)),
     )
 
@@ -94,14 +100,17 @@ def remove_channels(
 def _choice(
     tracing: Tracing,
     dims: Sequence[DimInfo],
+    dead: Keep,
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
 ) -> Choice:
+    if dead and (not dims or (options.target is None and options.fraction == 0)):
+        return Choice({})
     if not dims:
         raise NothingToPruneError(build.nothing_to_prune(tracing, options))
-    choice = search(tracing, dims, options, data, progress)
-    if not choice.keep and options.target is None and options.fraction > 0:
+    choice = search(tracing, dims, options, data, progress, dead)
+    if not choice.keep and not dead and options.target is None and options.fraction > 0:
         raise NothingToPruneError(
             f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"
             " raise --sparsity or set --round-to 1"
