@@ -119,6 +119,7 @@ class PruneOptions:
         self._check_amount()
         self._check_granularity()
         self._check_recovery()
+        self._check_criterion()
         self._check_steps()
 
     def _decide(self) -> None:
@@ -139,12 +140,18 @@ class PruneOptions:
             raise OptionError("options of training go with --recover finetune")
         channel = isinstance(self.granularity, Channel)
         cost = self.target is not None and not self.limits_drop
-        if not channel and (self.recover == "lstsq" or self.criterion == "obs" or cost):
-            what = (
-                "a target" if cost else self.criterion if self.recover != "lstsq" else self.recover
-            )
+        if not channel and (self.recover == "lstsq" or cost):
+            what = "a target" if cost else self.recover
             raise OptionError(f"{what} goes with granularity channel, not {self.granularity}")
-        if get_criterion(self.criterion).needs_data and self.data is None:
+
+    def _check_criterion(self) -> None:
+        criterion, channel = get_criterion(self.criterion), isinstance(self.granularity, Channel)
+        if criterion.scores == ("weights" if channel else "channels"):
+            raise OptionError(
+                f"the criterion {self.criterion} ranks {criterion.scores} only:"
+                f" it does not go with granularity {self.granularity}"
+            )
+        if criterion.needs_data and self.data is None:
             raise OptionError(
                 f"the criterion {self.criterion} runs the model on samples: give some with --data"
             )

@@ -25,7 +25,7 @@ import onnx_ir as ir
 from onnxprune.calibrate.views import View, view_of
 from onnxprune.dims import Axis, Tracing, size
 
-__all__ = ["MOST_COLUMNS", "Contraction", "contractions"]
+__all__ = ["MOST_COLUMNS", "Contraction", "contractions", "data_axis"]
 
 MOST_COLUMNS = 6144
 """Second moments of more columns than this are not gathered: they would take 300 MB and more each."""
@@ -328,3 +328,9 @@ _RULES = {
 def by_output(found: Iterable[Contraction]) -> Mapping[ir.Value, Contraction]:
     """Those whose sums are values of the graph, by that value."""
     return {each.output: each for each in found if each.output is not None}
+
+
+def data_axis(each: Contraction, tracing: Tracing) -> Axis:
+    """The axis of the data that a contraction sums over: G groups of inputs."""
+    place = {"conv": 1, "transposed": 1, "left": -2}.get(each.kind, -1)
+    return tracing.axes[each.data][place]

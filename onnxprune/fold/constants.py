@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate.contraction import Contraction, contractions
+from onnxprune.calibrate.contraction import Contraction, contractions, data_axis
 from onnxprune.dims import Axis, Dim, Tracing, Use, leaves, positions, size
 from onnxprune.dims.rules.elementwise import BROADCAST, UNARY
 from onnxprune.errors import ModelError
@@ -99,12 +99,6 @@ def sums_of(found: Iterable[Contraction]) -> Mapping[ir.Node, list[Contraction]]
     for each in found:
         by_node.setdefault(each.node, []).append(each)
     return by_node
-
-
-def data_axis(each: Contraction, tracing: Tracing) -> Axis:
-    """The axis of the data that a contraction sums over: G groups of inputs."""
-    place = {"conv": 1, "transposed": 1, "left": -2}.get(each.kind, -1)
-    return tracing.axes[each.data][place]
 
 
 def silent(each: Contraction, over: Array | None = None, *, outputs: bool = False) -> Array:

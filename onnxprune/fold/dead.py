@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibrate.biases import bias_of
-from onnxprune.calibrate.contraction import Contraction, contractions
+from onnxprune.calibrate.contraction import Contraction, contractions, data_axis
 from onnxprune.dims import Axis, Dim, Keep, Tracing, leaves, positions
 from onnxprune.fold.constants import (
     DOMAINS,
@@ -27,7 +27,6 @@ from onnxprune.fold.constants import (
     SAME_IF_ZERO,
     Known,
     by_position,
-    data_axis,
     known_constants,
     pads,
     silent,

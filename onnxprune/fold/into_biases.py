@@ -15,11 +15,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibrate.biases import bias_of
-from onnxprune.calibrate.contraction import Contraction, contractions
+from onnxprune.calibrate.contraction import Contraction, contractions, data_axis
 from onnxprune.calibrate.views import store, view_of
 from onnxprune.dims import Dim, Keep, Tracing, keep_mask
 from onnxprune.dims.edit import Edit
-from onnxprune.fold.constants import Known, by_position, data_axis, known_constants, silent
+from onnxprune.fold.constants import Known, by_position, known_constants, silent
 from onnxprune.fold.dead import dead_indices, foldable
 
 __all__ = ["Folded", "fold_constants"]

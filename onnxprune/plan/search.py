@@ -13,11 +13,12 @@ from onnxprune.dims import Dim, DimInfo, Keep, Tracing, leaves
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import COSTS, Target
-from onnxprune.plan.channels import channel_scores, choose, kept_counts, scored_weights, step_of
+from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
+from onnxprune.plan.saliency import channel_saliencies
 from onnxprune.plan.widths import shrink_to, shrink_to_counts
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.sampling import element_context, signed_sums
+from onnxprune.sampling import signed_sums
 from onnxprune.scores import Context, get_criterion
 from onnxprune.scores.obs import Consumer, Consumers
 from onnxprune.scores.sensitivity import sensitivities
@@ -66,12 +67,8 @@ def search(
     elif get_criterion(options.criterion).signed:
         consumers = signed_sums(tracing, [info.dim for info in dims], options, data, progress)
     else:
-        criterion = get_criterion(options.criterion)
-        context = Context(options.seed)
-        if criterion.statistic:
-            chosen = scored_weights(tracing, dims)
-            context = element_context(tracing.model, chosen, options, data, progress)
-        scores = channel_scores(tracing, dims, criterion, context)
+        scores = channel_saliencies(tracing, dims, options, data, progress)
+        dims = [info for info in dims if info.dim in scores]
         if options.target is None:
             return Choice(choose(scores, kept_counts(dims, scores, options), dead))
         consumers = Consumers([], _shares(scores))

@@ -38,7 +38,7 @@ MOST_DRAWS = 8
 
 def uses_gradients(options: PruneOptions) -> bool:
     """Whether the criterion is one of sampled gradients."""
-    return bool(get_criterion(options.criterion).statistic)
+    return get_criterion(options.criterion).on_gradients
 
 
 def goal_of(model: ir.Model, data: Dataset | None, options: PruneOptions) -> Objective:

@@ -8,6 +8,8 @@ block, a channel with all its tensors) the saliency is
 with the criterion's power p: 2 makes `magnitude` the L2 norm, 1 makes `l1` the L1 norm. The sum inside, the energy,
 adds up over tensors, so a caller may stream them and take the root at the end.
 
+Some criteria score whole indices of Dims instead (`channel_criterion`), others only single weights.
+
 A criterion sees one tensor at a time and keeps nothing, so scoring needs memory for the largest tensor only. One that
 needs data reads what calibration gathered from `Context.statistics` under the tensor's name; it is a few lines, e.g.
 
@@ -19,20 +21,25 @@ needs data reads what calibration gathered from `Context.statistics` under the t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import OnnxPruneError, OptionError
 
+if TYPE_CHECKING:
+    from onnxprune.calibrate.activations import Activations
+    from onnxprune.dims import Dim, Tracing
+
 __all__ = [
     "Array",
     "Context",
     "Criterion",
     "LossKind",
+    "channel_criterion",
     "criterion",
     "criterion_names",
     "get_criterion",
@@ -40,7 +47,9 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 LossKind = Literal["labels", "predictions", "outputs"]
+Scored = Literal["both", "channels", "weights"]
 Element = Callable[[str, Array, "Context"], Array]
+Channels = Callable[["Tracing", "set[Dim]", "Sequence[Activations]"], "dict[Dim, Array]"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,9 @@ class Criterion:
         signed: Whether whole indices are scored by signed sums over what they carry, see `onnxprune.sampling`.
         loss: What gradients are of: the `labels` where there are any, else answers drawn from the model's own
             `predictions`; those always; or its `outputs`.
+        scores: Whether it ranks whole `channels` only, single `weights` only, or `both`.
+        channels: From a tracing, some of its Dims and what was seen of activations (nothing, where it needs no data)
+            to the saliency of every index; Dims that are left out stay whole. None: by `element`.
     """
 
     name: str
@@ -93,6 +105,13 @@ class Criterion:
     statistic: str = ""
     signed: bool = False
     loss: LossKind = "labels"
+    scores: Scored = "both"
+    channels: Channels | None = None
+
+    @property
+    def on_gradients(self) -> bool:
+        """Whether its statistic is one of sampled gradients."""
+        return self.statistic.startswith("gradient")
 
     def saliency(self, name: str, values: Array, context: Context | None = None) -> Array:
         """Saliency of every element of one tensor.
@@ -175,6 +194,7 @@ def criterion(
     statistic: str = "",
     signed: bool = False,
     loss: LossKind = "labels",
+    scores: Scored = "both",
 ) -> Callable[[Element], Element]:
     """Decorator that registers an element function as the criterion `name`.
 
@@ -183,14 +203,43 @@ def criterion(
     """
 
     def register(element: Element) -> Element:
-        if name in _CRITERIA:
-            raise ValueError(f"criterion {name!r} is registered twice")
-        _CRITERIA[name] = Criterion(
-            name, summary, element, power, needs_data, local, statistic, signed, loss
+        _register(
+            Criterion(
+                name, summary, element, power, needs_data, local, statistic, signed, loss, scores
+            )
         )
         return element
 
     return register
+
+
+def channel_criterion(
+    name: str, *, summary: str, needs_data: bool = False
+) -> Callable[[Channels], Channels]:
+    """Decorator that registers a function that scores whole indices of Dims.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def element(_name: str, _values: Array, _context: Context) -> Array:
+        raise OptionError(f"the criterion {name} scores channels, not single weights")
+
+    def register(channels: Channels) -> Channels:
+        _register(
+            Criterion(
+                name, summary, element, needs_data=needs_data, scores="channels", channels=channels
+            )
+        )
+        return channels
+
+    return register
+
+
+def _register(made: Criterion) -> None:
+    if made.name in _CRITERIA:
+        raise ValueError(f"criterion {made.name!r} is registered twice")
+    _CRITERIA[made.name] = made
 
 
 def criterion_names() -> tuple[str, ...]:

@@ -9,7 +9,10 @@ __all__: list[str] = []
 
 
 @criterion(
-    "obs", summary="second-order loss of a channel after re-fitting the others", needs_data=True
+    "obs",
+    summary="second-order loss of a channel after re-fitting the others",
+    needs_data=True,
+    scores="channels",
 )
 def _obs(_name: str, _values: Array, _context: Context) -> Array:
     raise OptionError(

@@ -6,13 +6,14 @@ import onnx_ir as ir
 
 from onnxprune.graph import clone
 from onnxprune.options import PruneOptions
+from onnxprune.plan.saliency import context_for_masks
 from onnxprune.plan.weights import plan_weights
 from onnxprune.plan.zero import check_zeroed, zero
 from onnxprune.progress import Progress
 from onnxprune.report import Check
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.sampling import loss_note, masks_context
+from onnxprune.sampling import loss_note
 from onnxprune.steps.outcome import Outcome
 
 __all__ = ["zero_weights"]
@@ -23,7 +24,7 @@ def zero_weights(
 ) -> Outcome:
     """Chooses, zeroes, and proves that nothing else changed."""
     with clock.step("choose"):
-        context = masks_context(model, options, data, progress)
+        context = context_for_masks(model, options, data, progress)
         plan = plan_weights(model, options, context, progress)
     with clock.step("zero"):
         pruned = clone(model)
