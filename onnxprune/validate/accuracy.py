@@ -24,7 +24,7 @@ from onnxprune.errors import DataError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run
 
-__all__ = ["Accuracy", "accuracy", "accuracy_of", "answers_of", "sample_scores"]
+__all__ = ["Accuracy", "accuracy", "accuracy_of", "answers_of", "class_scores", "sample_scores"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,14 @@ def sample_scores(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     answers, targets = answers.astype(np.float64), labels.astype(np.float64)
     spread = float(np.mean(((targets - targets.mean(0)) ** 2).sum(rest)))
     return np.asarray(1.0 - ((answers - targets) ** 2).sum(rest) / (spread or 1.0))
+
+
+def class_scores(output: np.ndarray) -> np.ndarray | None:
+    """An output as (samples, classes), axes of size 1 dropped; None where it is no such thing."""
+    if output.dtype.kind != "f" or output.ndim < 2:
+        return None
+    squeezed = _drop_ones(output, 2)
+    return squeezed if squeezed.ndim == 2 and squeezed.shape[1] > 1 else None
 
 
 def _is_regression(labels: np.ndarray) -> bool:

@@ -1,13 +1,17 @@
 """What a pruned model has lost, on samples that neither chose what to prune nor repaired it.
 
-Both models answer the same samples, so what counts is the mean of the differences d of their scores. Measured on few
-samples it says little: a model that differs on none of 50 may well differ on one of 40. So a model stays within an
-allowed drop when the upper end of an interval does, one standard error wide to each side:
+Measured on few samples a drop says little: a model that differs on none of 50 may well differ on one of 40. So a model
+stays within an allowed drop when the upper end of an interval does, at a confidence of 95 %:
 
-    drop <= (sum d + sqrt(sum d^2 + 1 - (sum d)^2 / (n + 2))) / (n + 2)
+    max(drop, 0) + 1.645 error <= allowed
 
-which is the mean of d and its error with half a sample added to each of the four cells of right and wrong (Agresti and
-Min 2005, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24).
+for pruning makes no model better, whatever the samples say. The drop and its standard error are, by what is known,
+
+1. of classifiers with one decision a sample, told from margins (see `margins`);
+2. of regressions and of dense decisions, the mean and the error of the differences d of the samples' scores;
+3. of bare decisions the same with half a sample added to each of the four cells of right and wrong, as zero differences
+   would have no error (Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions",
+   Statistics in Medicine 24): sum d / (n + 2), and sqrt(sum d^2 + 1 - (sum d)^2 / (n + 2)) / (n + 2).
 
 Without labels the original's own answers are the right ones, and the accuracy is the agreement with it.
 """
@@ -17,21 +21,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.sessions import run, session
-from onnxprune.validate.accuracy import answers_of, sample_scores
-from onnxprune.validate.agreement import OwnAnswers
+from onnxprune.runtime.sessions import session
+from onnxprune.validate.margins import lost
+from onnxprune.validate.right import Labels, OwnAnswers, Scores
 
 __all__ = ["Drop", "Yardstick", "drop_of"]
 
 BATCH = 32
 """Samples a run."""
+CONFIDENCE = 1.645
+"""Standard errors: 95 % to one side."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Drop:
         metric: `top-1` or `R2`, against the labels; `agreement` or `R2` against the original's answers.
         value: Of the model; higher is better, at most 1.
         before: Of the original; 1 without labels.
-        bound: The upper end of the interval around `before - value`, see the module.
+        bound: The upper end of the interval around the drop, see the module.
         samples: How many were held aside.
     """
 
@@ -62,12 +67,6 @@ class Drop:
         return asdict(self)
 
 
-class _Scores(Protocol):
-    metric: str
-
-    def __call__(self, made: ort.InferenceSession) -> np.ndarray: ...
-
-
 class Yardstick:
     """The samples held aside, and what the original says to them.
 
@@ -85,10 +84,10 @@ class Yardstick:
     ) -> None:
         self.providers = providers
         made = session(original, providers)
-        self._scores: _Scores = (
-            OwnAnswers(made, data, BATCH) if data.labels is None else _Labels(data)
+        self._right: Labels | OwnAnswers = (
+            OwnAnswers(made, data, BATCH) if data.labels is None else Labels(data, BATCH)
         )
-        self._before = self._scores(made)
+        self._before = self._right.scores(made)
 
     def measure(self, model: ir.Model) -> Drop:
         """What a model has lost.
@@ -96,30 +95,31 @@ class Yardstick:
         Raises:
             ModelError: onnxruntime does not run it.
         """
-        after = self._scores(session(model, self.providers))
-        return drop_of(self._scores.metric, self._before, after)
+        after = self._right.scores(session(model, self.providers))
+        return drop_of(self._right.metric, self._before, after)
 
 
-class _Labels:
-    """Scores against labels."""
-
-    def __init__(self, data: Dataset) -> None:
-        assert data.labels is not None
-        self.data, self.labels = data, data.labels
-        self.metric = "R2" if data.labels.dtype.kind in "fV" else "top-1"
-
-    def __call__(self, made: ort.InferenceSession) -> np.ndarray:
-        names = [output.name for output in made.get_outputs()]
-        results = (run(made, feed) for feed in self.data.batches(BATCH))
-        answers, _ = answers_of(names, results, self.data, BATCH)
-        return sample_scores(answers, self.labels)
+def drop_of(metric: str, before: Scores, after: Scores) -> Drop:
+    """The drop between two models' scores of the same samples."""
+    drop, error = _drop(before, after)
+    bound = max(drop, 0.0) + CONFIDENCE * error
+    return Drop(
+        metric,
+        float(after.values.mean()),
+        float(before.values.mean()),
+        bound if math.isfinite(bound) else math.inf,
+        len(after.values),
+    )
 
 
-def drop_of(metric: str, before: np.ndarray, after: np.ndarray) -> Drop:
-    """The drop between two models' scores of the same samples, both of shape (samples,), finite or not."""
+def _drop(before: Scores, after: Scores) -> tuple[float, float]:
+    """The drop and its standard error, by the three ways of the module."""
+    if before.margins is not None and after.margins is not None:
+        finite = np.isfinite(after.margins).all()
+        return lost(before.margins, after.margins) if finite else (math.inf, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        d = before.astype(np.float64) - after
-        n, mean = len(d) + 2, d.sum() / (len(d) + 2)
-        bound = mean + np.sqrt(((d**2).sum() + 1) / n - mean**2) / math.sqrt(n)
-    known = float(bound) if np.isfinite(bound) else math.inf
-    return Drop(metric, float(after.mean()), float(before.mean()), known, len(d))
+        d = before.values.astype(np.float64) - after.values
+        added = 2 if before.bare else 0
+        n = len(d) + added
+        variance = max(float((d**2).sum() + added / 2 - d.sum() ** 2 / n), 0.0)
+        return float(d.sum() / n), math.sqrt(variance) / n
