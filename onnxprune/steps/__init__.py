@@ -2,6 +2,16 @@
 
 from onnxprune.steps.comparison import compared, random_inputs
 from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.progressive import progressive
 from onnxprune.steps.way import kept_steps, pruned
+from onnxprune.steps.within_drop import within_drop
 
-__all__ = ["Outcome", "compared", "kept_steps", "pruned", "random_inputs"]
+__all__ = [
+    "Outcome",
+    "compared",
+    "kept_steps",
+    "progressive",
+    "pruned",
+    "random_inputs",
+    "within_drop",
+]

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 
 import onnx_ir as ir
 
+from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.granularity import Channel
 from onnxprune.plan.schedule import amounts
@@ -41,7 +42,7 @@ def progressive(
     options: PruneOptions,
     progress: Progress,
     clock: Clock,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Prunes in `options.steps` steps.
 
@@ -51,7 +52,7 @@ def progressive(
         options: What to prune, how far, and how to recover.
         progress: Where long work is shown.
         clock: Adds up the seconds of what is done.
-        checkpoint: Where every step is kept; what it holds already is not done again.
+        checkpoint: Where every step is kept; what it holds already is not done again. None keeps them in memory.
 
     Raises:
         NothingToPruneError: No step loses anything, or none holds the accuracy that is asked for.
@@ -65,7 +66,7 @@ def progressive(
     epochs = shares(training_options(options).epochs, count)
     stage = line.start()
     rows: tuple[StepRow, ...] = (first_row(line, yardstick),)
-    if checkpoint.begun:
+    if checkpoint is not None and checkpoint.begun:
         state = checkpoint.state
         rows = tuple(StepRow(**row) for row in state["rows"])
         gone = line.from_json(state["gone"])
@@ -74,9 +75,16 @@ def progressive(
         number = rows[-1].number + 1
         shown = Prefixed(progress, f"step {number} of {count}: ")
         worker = Worker(line, options, used, yardstick, shown, clock)
-        new, row = worker.step(stage, number, plan[number - 1], epochs[number - 1])
+        try:
+            new, row = worker.step(stage, number, plan[number - 1], epochs[number - 1])
+        except NothingToPruneError:
+            if number > 1 and options.limits_drop:  # all that can be cut is, and it holds
+                break
+            raise
         rows = (*rows, row)
         if row.held:
+            stage = new
+        if row.held and checkpoint is not None:
             state = {"rows": [asdict(each) for each in rows], "gone": line.to_json(new.gone)}
             checkpoint.write(number, new.model, {**state, "notes": list(new.notes)})
             stage = replace(new, model=checkpoint.model(model))

@@ -39,7 +39,7 @@ def pruned(
         ValidationError: The proof does not hold.
     """
     model = inline(original)
-    if checkpoint is not None and data is not None:
+    if options.steps is not None and data is not None:
         return progressive(model, data, options, progress, clock, checkpoint)
     if options.limits_drop and data is not None:
         return within_drop(model, data, options, progress, clock)

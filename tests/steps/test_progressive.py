@@ -13,9 +13,13 @@ from onnx import numpy_helper
 import onnxprune
 from onnxprune.cli import main
 from onnxprune.errors import NothingToPruneError, OptionError
-from onnxprune.graph import load, weights
+from onnxprune.graph import load, save, weights
+from onnxprune.options import PruneOptions
+from onnxprune.progress import Silent
+from onnxprune.report.timing import Clock
 from onnxprune.runtime.data import read_data
 from onnxprune.runtime.sessions import session
+from onnxprune.steps import progressive
 from onnxprune.steps.progressive import shares
 from onnxprune.validate.accuracy import accuracy
 from tests.dims.exact import constants, difference, masked
@@ -164,6 +168,21 @@ def test_what_no_step_reaches_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NothingToPruneError, match=r"with 0.100 left top-1 falls from 1.0000 to"):
         prune(out, target="drop=0.01", steps=1, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_loop_alone(tmp_path: Path) -> None:
+    """From Python, with a model in memory, nothing kept on disk: the same model as the program writes."""
+    options = PruneOptions.of(
+        data=CALIBRATION, steps=2, sparsity=0.5, round_to=1, criterion="magnitude", recover="bn"
+    )
+    model = load(RESNET)
+    done = progressive(model, read_data(CALIBRATION, model), options, Silent(), Clock())
+    assert [row.number for row in done.steps] == [0, 1, 2]
+    assert done.aside is not None
+    assert len(done.aside) == 40
+    save(done.pruned, tmp_path / "alone.onnx")
+    prune(tmp_path / "program.onnx", steps=2, sparsity=0.5, criterion="magnitude", recover="bn")
+    assert (tmp_path / "alone.onnx").read_bytes() == (tmp_path / "program.onnx").read_bytes()
 
 
 def test_epochs_are_divided() -> None:
