@@ -9,8 +9,7 @@ the same place: so each layer also takes back what the layers before it got wron
 what a criterion says makes up for the indices that went), D^2 the diagonal of Cov(x), and lambda is what does best on
 the half of the samples that it was not fitted on.
 
-Where the sums go straight into an Add whose other operand is already there (the last convolution of a residual block),
-t is what makes the *sum* right: the original's sum less the pruned model's other operand.
+Which contractions, and what t is where the sums go into an Add: see `onnxprune.recover.jobs`.
 
 Sources: He, Zhang, Sun, "Channel pruning for accelerating very deep neural networks", ICCV 2017 (least squares on the
 pruned model's inputs); Li et al., "Pruning by reconstruction", Expert Systems with Applications 296, 2026.
@@ -24,14 +23,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate.biases import Bias, bias_of
 from onnxprune.calibrate.collect import walk_of
-from onnxprune.calibrate.contraction import Contraction, contractions
 from onnxprune.calibrate.moments import Moments, Sums, positions_seen
-from onnxprune.calibrate.views import View, store, view_of
+from onnxprune.calibrate.views import store
 from onnxprune.calibrate.walk import Walk
-from onnxprune.dims import Keep, Tracing, keep_mask
+from onnxprune.dims import Keep, Tracing
 from onnxprune.progress import Progress
+from onnxprune.recover.jobs import Job, affected_jobs, bias_place, channels_left
 from onnxprune.runtime.dataset import Dataset
 
 __all__ = ["Refitted", "refit"]
@@ -81,125 +79,21 @@ def refit(
         seed: Of the positions looked at where there are many.
         prior: Weights to shrink towards, (G, M, columns left), by node of the original; else the original's.
     """
-    found = [each for each in contractions(tracing) if each.output is not None]
-    twins = _twins(pruned)
-    jobs = [job for each in found if (job := _job(each, tracing, keep, twins, found)) is not None]
+    jobs = affected_jobs(tracing, keep, pruned)
     before, after = walk_of(tracing, data, providers), walk_of(tracing, data, providers, pruned)
     done = []
-    reached = {each.node for each in _affected(tracing, keep, found)}
     with progress.step("re-fitting", total=len(jobs)) as advance:
         for job in jobs:
-            if job.each.node in reached:
-                before.advance(job.each.node)
-                after.advance(job.twin)
-                done.append(
-                    _solve(job, before, after, len(data), seed, (prior or {}).get(job.each.node))
-                )
+            before.advance(job.each.node)
+            after.advance(job.twin)
+            mine = (prior or {}).get(job.each.node)
+            done.append(_solve(job, before, after, len(data), seed, mine))
             advance(1)
     return done
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """A contraction, its twin in the pruned model, and where its target is."""
-
-    each: Contraction
-    twin: ir.Node
-    view: View
-    data: ir.Value
-    target: ir.Value
-    other: ir.Value | None
-    inputs: Array
-    outputs: Array
-    ir_version: int
-
-
-def _twins(pruned: ir.Model) -> dict[str, ir.Node]:
-    return {value.name: node for node in pruned.graph for value in node.outputs if value.name}
-
-
-def _job(
-    each: Contraction,
-    tracing: Tracing,
-    keep: Keep,
-    twins: dict[str, ir.Node],
-    found: Sequence[Contraction],
-) -> _Job | None:
-    """What to fit, and to what; None where the weight is shared, or its twin is read differently."""
-    assert each.output is not None
-    twin = twins.get(each.output.name or "")
-    value = twin.inputs[each.index] if twin is not None else None
-    data = twin.inputs[list(each.node.inputs).index(each.data)] if twin is not None else None
-    view = view_of(value) if value is not None else None
-    if twin is None or view is None or view.shared or data is None:
-        return None
-    target, other = each.output, None
-    add = _closing_add(each, tracing, found)
-    if add is not None:
-        node, k = add
-        theirs = twins.get(node.outputs[0].name or "")
-        if theirs is not None:
-            target, other = node.outputs[0], theirs.inputs[k]
-    inputs = np.repeat(keep_mask(each.input_axis, keep), each.taps)
-    outputs = keep_mask(each.output_axis, keep)
-    return _Job(each, twin, view, data, target, other, inputs, outputs, tracing.model.ir_version)
-
-
-def _closing_add(
-    each: Contraction, tracing: Tracing, found: Sequence[Contraction]
-) -> tuple[ir.Node, int] | None:
-    """The Add that y goes into, alone, and which operand is the other one, where that is known before y."""
-    assert each.output is not None
-    uses = each.output.uses()
-    if len(uses) != 1 or each.output.is_graph_output():
-        return None
-    ((node, index),) = uses
-    if node.op_type != "Add" or node.graph is not tracing.model.graph:
-        return None
-    other = node.inputs[1 - index]
-    shapes = tracing.measured.shapes
-    if (
-        other is None
-        or other not in shapes
-        or shapes[other] != shapes[each.output]
-        or view_of(other) is not None
-    ):
-        return None
-    place = {n: k for k, n in enumerate(tracing.model.graph)}
-    mine = {one.node for one in found}
-    before = [n for n in _ancestors(other) if n in mine]
-    return (node, 1 - index) if all(place[n] < place[each.node] for n in before) else None
-
-
-def _ancestors(value: ir.Value) -> set[ir.Node]:
-    found: set[ir.Node] = set()
-    queue = [value]
-    while queue:
-        node = queue.pop().producer()
-        if node is not None and node not in found:
-            found.add(node)
-            queue += [v for v in node.inputs if v is not None]
-    return found
-
-
-def _affected(tracing: Tracing, keep: Keep, found: Sequence[Contraction]) -> list[Contraction]:
-    """The contractions whose input is not what it was: a Dim of it was cut, or something before it was re-fitted."""
-    moved: set[ir.Value] = set()
-    touched = {}
-    by_node = {each.node: each for each in found}
-    for node in tracing.model.graph:
-        each = by_node.get(node)
-        reads = any(value in moved for value in node.inputs if value is not None)
-        if each is not None and (reads or not keep_mask(each.input_axis, keep).all()):
-            touched[each.node] = each
-            reads = True
-        if reads:
-            moved.update(node.outputs)
-    return list(touched.values())
-
-
 def _solve(
-    job: _Job, before: Walk, after: Walk, samples: int, seed: int, prior: Array | None
+    job: Job, before: Walk, after: Walk, samples: int, seed: int, prior: Array | None
 ) -> Refitted:
     each, twin = job.each, job.twin
     weight = job.view.read()
@@ -212,7 +106,7 @@ def _solve(
     for batch, (mine, theirs) in enumerate(
         zip(after.values(needed), before.values([job.target]), strict=True)
     ):
-        x, t = mine[0], _channels(theirs[0], job)
+        x, t = mine[0], channels_left(theirs[0], job)
         if first:
             where, first = (
                 positions_seen(each, w0.shape[2], samples, each.positions(x, kernel), seed),
@@ -232,7 +126,7 @@ def _solve(
     return _apply(job, moments, w0, weight.shape)
 
 
-def _towards(job: _Job, prior: Array | None, w0: Array) -> Array:
+def _towards(job: Job, prior: Array | None, w0: Array) -> Array:
     """The prior at the outputs that are left, where it fits; else the original's weights."""
     if prior is None:
         return w0
@@ -243,17 +137,9 @@ def _towards(job: _Job, prior: Array | None, w0: Array) -> Array:
     return kept if kept.shape == w0.shape else w0
 
 
-def _channels(target: Array, job: _Job) -> Array:
-    """The original's values at the outputs that are left."""
-    if job.outputs.all():
-        return target
-    axis = 1 if job.each.kind == "conv" else -2 if job.each.kind == "left" else -1
-    return np.compress(job.outputs, target, axis=axis)
-
-
-def _apply(job: _Job, moments: Moments, w0: Array, shape: Sequence[int]) -> Refitted:
+def _apply(job: Job, moments: Moments, w0: Array, shape: Sequence[int]) -> Refitted:
     behind = job.each.bias is None  # what an Add adds to a sum of two branches is no matter of one
-    place = None if behind and job.other is not None else _bias(job)
+    place = None if behind and job.other is not None else bias_place(job)
     if place is None:
         moments = moments.raw()
     total = moments.total
@@ -318,8 +204,3 @@ def _shrinkage(moments: Moments, w0: Array) -> float:
         if lowest == best:
             return LAMBDAS[best] / 2  # twice as many samples ask for half of it
         best = lowest
-
-
-def _bias(job: _Job) -> Bias | None:
-    """Where a constant is added to y in the pruned model."""
-    return bias_of(job.each, job.twin, int(job.outputs.sum()), make=False)

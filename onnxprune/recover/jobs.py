@@ -1,0 +1,155 @@
+"""What there is to repair in a pruned model: each contraction that the cut has reached, and what it should give.
+
+A job is a contraction of the original with its twin in the pruned model. Its target is what the original gives at the
+same place. Where the sums go straight into an Add whose other operand is already there (the last convolution of a
+residual block), it is what makes the *sum* right: the original's sum less the pruned model's other operand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.calibrate.biases import Bias, bias_of
+from onnxprune.calibrate.contraction import Contraction, contractions
+from onnxprune.calibrate.views import View, view_of
+from onnxprune.dims import Keep, Tracing, keep_mask
+
+__all__ = ["Job", "affected_jobs", "bias_place", "channels_left"]
+
+Array = np.ndarray
+
+
+def affected_jobs(tracing: Tracing, keep: Keep, pruned: ir.Model) -> list[Job]:
+    """The contractions whose input is not what it was, in graph order; not those whose weight is shared."""
+    found = [each for each in contractions(tracing) if each.output is not None]
+    twins = _twins(pruned)
+    reached = _affected(tracing, keep, found)
+    return [job for each in reached if (job := _job(each, tracing, keep, twins, found)) is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A contraction, its twin in the pruned model, and where its target is.
+
+    Attributes:
+        each: The contraction of the original.
+        twin: The node of the pruned model.
+        view: Its weight there.
+        data: What that reads.
+        target: The value of the original that is the target.
+        other: The operand in the pruned model that an Add adds to what the twin gives, if the target is a sum.
+        inputs: Which columns are left.
+        outputs: Which outputs are left.
+        ir_version: Of the model.
+    """
+
+    each: Contraction
+    twin: ir.Node
+    view: View
+    data: ir.Value
+    target: ir.Value
+    other: ir.Value | None
+    inputs: Array
+    outputs: Array
+    ir_version: int
+
+
+def _twins(pruned: ir.Model) -> dict[str, ir.Node]:
+    return {value.name: node for node in pruned.graph for value in node.outputs if value.name}
+
+
+def _job(
+    each: Contraction,
+    tracing: Tracing,
+    keep: Keep,
+    twins: dict[str, ir.Node],
+    found: Sequence[Contraction],
+) -> Job | None:
+    """What to fit, and to what; None where the weight is shared, or its twin is read differently."""
+    assert each.output is not None
+    twin = twins.get(each.output.name or "")
+    value = twin.inputs[each.index] if twin is not None else None
+    data = twin.inputs[list(each.node.inputs).index(each.data)] if twin is not None else None
+    view = view_of(value) if value is not None else None
+    if twin is None or view is None or view.shared or data is None:
+        return None
+    target, other = each.output, None
+    add = _closing_add(each, tracing, found)
+    if add is not None:
+        node, k = add
+        theirs = twins.get(node.outputs[0].name or "")
+        if theirs is not None:
+            target, other = node.outputs[0], theirs.inputs[k]
+    inputs = np.repeat(keep_mask(each.input_axis, keep), each.taps)
+    outputs = keep_mask(each.output_axis, keep)
+    return Job(each, twin, view, data, target, other, inputs, outputs, tracing.model.ir_version)
+
+
+def _closing_add(
+    each: Contraction, tracing: Tracing, found: Sequence[Contraction]
+) -> tuple[ir.Node, int] | None:
+    """The Add that y goes into, alone, and which operand is the other one, where that is known before y."""
+    assert each.output is not None
+    uses = each.output.uses()
+    if len(uses) != 1 or each.output.is_graph_output():
+        return None
+    ((node, index),) = uses
+    if node.op_type != "Add" or node.graph is not tracing.model.graph:
+        return None
+    other = node.inputs[1 - index]
+    shapes = tracing.measured.shapes
+    if (
+        other is None
+        or other not in shapes
+        or shapes[other] != shapes[each.output]
+        or view_of(other) is not None
+    ):
+        return None
+    place = {n: k for k, n in enumerate(tracing.model.graph)}
+    mine = {one.node for one in found}
+    before = [n for n in _ancestors(other) if n in mine]
+    return (node, 1 - index) if all(place[n] < place[each.node] for n in before) else None
+
+
+def _ancestors(value: ir.Value) -> set[ir.Node]:
+    found: set[ir.Node] = set()
+    queue = [value]
+    while queue:
+        node = queue.pop().producer()
+        if node is not None and node not in found:
+            found.add(node)
+            queue += [v for v in node.inputs if v is not None]
+    return found
+
+
+def _affected(tracing: Tracing, keep: Keep, found: Sequence[Contraction]) -> list[Contraction]:
+    """The contractions whose input is not what it was: a Dim of it was cut, or something before it was re-fitted."""
+    moved: set[ir.Value] = set()
+    touched = {}
+    by_node = {each.node: each for each in found}
+    for node in tracing.model.graph:
+        each = by_node.get(node)
+        reads = any(value in moved for value in node.inputs if value is not None)
+        if each is not None and (reads or not keep_mask(each.input_axis, keep).all()):
+            touched[each.node] = each
+            reads = True
+        if reads:
+            moved.update(node.outputs)
+    return list(touched.values())
+
+
+def channels_left(target: Array, job: Job) -> Array:
+    """The original's values at the outputs that are left."""
+    if job.outputs.all():
+        return target
+    axis = 1 if job.each.kind == "conv" else -2 if job.each.kind == "left" else -1
+    return np.compress(job.outputs, target, axis=axis)
+
+
+def bias_place(job: Job, make: bool = False) -> Bias | None:
+    """Where a constant is added to what the twin gives; `make`: an Add may be put behind a matrix product."""
+    return bias_of(job.each, job.twin, int(job.outputs.sum()), make=make)
