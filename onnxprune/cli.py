@@ -185,11 +185,12 @@ def _program() -> None:
 @_DATA
 @click.option(
     "--recover",
-    type=click.Choice(["none", "lstsq", "bn", "finetune"]),
+    type=click.Choice(["none", "bias", "lstsq", "bn", "finetune"]),
     default=None,
-    help="How accuracy is repaired on --data: lstsq re-fits the weights in closed form, without labels; bn "
-    "re-estimates the statistics of BatchNormalization; finetune trains, on labels and on what the original says, "
-    "after lstsq where channels are cut (default: lstsq where the criterion is obs, else none).",
+    help="How accuracy is repaired on --data: lstsq re-fits the weights in closed form, without labels; bias only adds "
+    "to biases what removed channels gave on average; bn re-estimates the statistics of BatchNormalization; finetune "
+    "trains, on labels and on what the original says, after lstsq where channels are cut (default: lstsq where the "
+    "criterion is obs, else none).",
 )
 @training
 @click.option(

@@ -22,7 +22,7 @@ from onnxprune.train.options import TrainOptions, make_options
 __all__ = ["DEFAULT_SPARSITY", "PruneOptions", "Recover", "Rewind", "ScheduleName", "Scope"]
 
 Scope = Literal["layer", "global"]
-Recover = Literal["auto", "none", "lstsq", "bn", "finetune"]
+Recover = Literal["auto", "none", "bias", "lstsq", "bn", "finetune"]
 ScheduleName = Literal["linear", "cubic", "exponential"]
 Rewind = Literal["none", "weights"]
 
@@ -55,8 +55,8 @@ class PruneOptions:
         report: Where to write the report, JSON.
         dry_run: Plan and report, write no model.
         recover: How the accuracy is repaired after cutting; `auto` becomes `lstsq` where the criterion was left open
-            too and there are data, else `none`. `bn` re-estimates the statistics of BatchNormalization, `finetune`
-            trains, behind `lstsq` where channels are cut.
+            too and there are data, else `none`. `bias` folds means into biases, `bn` re-estimates the statistics of
+            BatchNormalization, `finetune` trains, behind `lstsq` where channels are cut.
         fold: Whether channels of a constant value may be folded into biases before all else; None: unless `recover`
             is `none`, which leaves all weights as they were.
         train: How `finetune` trains; None: by its defaults.
@@ -140,7 +140,7 @@ class PruneOptions:
             raise OptionError("options of training go with --recover finetune")
         channel = isinstance(self.granularity, Channel)
         cost = self.target is not None and not self.limits_drop
-        if not channel and (self.recover == "lstsq" or cost):
+        if not channel and (self.recover in ("bias", "lstsq") or cost):
             what = "a target" if cost else self.recover
             raise OptionError(f"{what} goes with granularity channel, not {self.granularity}")
 

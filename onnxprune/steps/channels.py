@@ -14,7 +14,6 @@ from onnxprune.plan.channels import candidates
 from onnxprune.plan.search import Choice, search
 from onnxprune.plan.weight_plan import PLAN_FORMAT
 from onnxprune.progress import Progress
-from onnxprune.recover import refit
 from onnxprune.report import build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
@@ -22,6 +21,7 @@ from onnxprune.runtime.measure import measure
 from onnxprune.sampling import loss_note
 from onnxprune.steps.dead import without_dead
 from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.repair import repair
 from onnxprune.steps.training import training_options
 from onnxprune.train.recovery import seen
 from onnxprune.validate.proof import inexact_dims, prove
@@ -64,20 +64,10 @@ def remove_channels(
         notes.append(
             f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact"
         )
-    if options.recover in ("lstsq", "finetune") and data is not None and choice.keep:
+    if options.recover in ("bias", "lstsq", "finetune") and data is not None and choice.keep:
         with clock.step("recover"):
-            used = data if options.recover == "lstsq" else seen(data, training_options(options))
-            refitted = refit(
-                tracing,
-                keep,
-                pruned,
-                used,
-                progress,
-                options.providers,
-                options.seed,
-                choice.fitted,
-            )
-        notes.append(f"{len(refitted)} weights were re-fitted on {len(used)} samples")
+            used = data if options.recover != "finetune" else seen(data, training_options(options))
+            notes.append(repair(tracing, keep, pruned, used, options, progress, choice.fitted))
     plan = {
         "format": PLAN_FORMAT,
         "granularity": "channel",

@@ -25,13 +25,13 @@ from onnxprune.plan.granularity import Channel
 from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
 from onnxprune.plan.zero import check_zeroed, zero
 from onnxprune.progress import Progress
-from onnxprune.recover import refit
 from onnxprune.report import Check, Cost, build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
 from onnxprune.steps.channels import remove_channels
 from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.repair import repair
 from onnxprune.steps.zeros import zero_weights
 from onnxprune.validate.proof import prove
 
@@ -74,7 +74,7 @@ class Line(Protocol[Gone]):
         ...
 
     def refit(self, stage: Stage[Gone], data: Dataset, progress: Progress) -> str:
-        """Re-fits the stage's model in place so that it gives what the original gives; what was done, in words."""
+        """Repairs the stage's model in place so that it gives what the original gives; what was done, in words."""
         ...
 
     def cost(self, stage: Stage[Gone]) -> Cost:
@@ -164,11 +164,7 @@ class Channels:
 
     def refit(self, stage: Stage[ChannelsKept], data: Dataset, progress: Progress) -> str:
         """See `Line`."""
-        options = self.options
-        done = refit(
-            self.tracing, stage.gone, stage.model, data, progress, options.providers, options.seed
-        )
-        return f"{len(done)} weights were re-fitted on {len(data)} samples"
+        return repair(self.tracing, stage.gone, stage.model, data, self.options, progress)
 
     def cost(self, stage: Stage[ChannelsKept]) -> Cost:
         """See `Line`."""
@@ -307,4 +303,6 @@ def _check_shapes(whole: ir.Model, model: ir.Model) -> None:
 
 def _cut_only(options: PruneOptions) -> PruneOptions:
     """The options of one step without its repair."""
-    return replace(options, steps=None, rewind="none", checkpoint=None, recover="none", train=None)
+    return replace(
+        options, steps=None, rewind="none", checkpoint=None, recover="none", fold=False, train=None
+    )

@@ -91,10 +91,10 @@ class Worker:
         """The stage's model, as the options recover it: always against the original."""
         recover, notes = self.options.recover, list(stage.notes)
         train = replace(training_options(self.options), epochs=max(epochs, 1))
-        if recover == "lstsq" or (
+        if recover in ("bias", "lstsq") or (
             recover == "finetune" and isinstance(self.options.granularity, Channel)
         ):
-            data = self.used if recover == "lstsq" else seen(self.used, train)
+            data = seen(self.used, train) if recover == "finetune" else self.used
             stage = replace(stage, model=clone(stage.model))
             with self.clock.step("recover"):
                 notes.append(self.line.refit(stage, data, self.progress))

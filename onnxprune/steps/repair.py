@@ -1,0 +1,46 @@
+"""Closed-form repair of a cut model, by the method that the options name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.dims import Keep, Tracing
+from onnxprune.options import PruneOptions
+from onnxprune.progress import Progress
+from onnxprune.recover import correct_biases, refit
+from onnxprune.runtime.dataset import Dataset
+
+__all__ = ["repair"]
+
+
+def repair(
+    tracing: Tracing,
+    keep: Keep,
+    pruned: ir.Model,
+    data: Dataset,
+    options: PruneOptions,
+    progress: Progress,
+    prior: Mapping[ir.Node, np.ndarray] | None = None,
+) -> str:
+    """Repairs a cut model in place: its biases where `recover` is `bias`, else its weights.
+
+    Args:
+        tracing: The original.
+        keep: What was kept of it.
+        pruned: What `cut` made of the two.
+        data: Samples.
+        options: The method, the providers and the seed.
+        progress: Where it is shown.
+        prior: Weights that a re-fit starts from, by node of the original.
+
+    Returns:
+        What was done, in words.
+    """
+    if options.recover == "bias":
+        count = correct_biases(tracing, keep, pruned, data, progress, options.providers)
+        return f"{count} biases were corrected on {len(data)} samples"
+    done = refit(tracing, keep, pruned, data, progress, options.providers, options.seed, prior)
+    return f"{len(done)} weights were re-fitted on {len(data)} samples"
