@@ -1,15 +1,15 @@
 """Means into biases: what the removed channels gave on average is added to what reads them.
 
-In graph order, every contraction of the pruned model that the cut has reached gets
+Every contraction of which inputs were removed gets
 
-    b <- b + E[t] - E[y]
+    b <- b + W_gone E[x_gone]
 
-with y what it gives in the *pruned* model, all biases before it corrected already, and t what the original gave at the
-same place; on the first one that is W_gone E[x_gone]. A contraction without a bias gets one. Weights stay as they are,
-and one mean for each output is all that is estimated: so it takes two runs of each sample, and few samples.
+with the original's weights and the means of what reached them in the original. A contraction without a bias gets one.
+Weights stay as they are, and one mean for each input is all that is estimated: so it takes one run of each sample, and
+few samples. It is what folding constants (`onnxprune.fold`) is, of channels that are constant only on average.
 
-Source: Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV 2019, section 4.2,
-there for quantised weights.
+Source: Ye et al., "Rethinking the smaller-norm-less-informative assumption in channel pruning of convolution layers",
+ICLR 2018, section 4, there for the constants that channels without variance give.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibrate.collect import walk_of
+from onnxprune.calibrate.contraction import Contraction, data_axis
+from onnxprune.calibrate.moments import positions_seen
 from onnxprune.calibrate.walk import Walk
-from onnxprune.dims import Keep, Tracing
+from onnxprune.dims import Keep, Tracing, keep_mask
 from onnxprune.progress import Progress
-from onnxprune.recover.jobs import Job, affected_jobs, bias_place, channels_left
+from onnxprune.recover.jobs import Job, affected_jobs, bias_place
 from onnxprune.runtime.dataset import Dataset
 
 __all__ = ["correct_biases"]
+
+Array = np.ndarray
 
 
 def correct_biases(
@@ -36,6 +40,7 @@ def correct_biases(
     data: Dataset,
     progress: Progress,
     providers: Sequence[str] = ("cpu",),
+    seed: int = 0,
 ) -> int:
     """Corrects the biases of a pruned model, in place.
 
@@ -46,37 +51,50 @@ def correct_biases(
         data: Samples, without labels.
         progress: Where it is shown.
         providers: onnxruntime providers by name.
+        seed: Of the positions looked at where there are many.
 
     Returns:
         How many biases were corrected.
     """
-    jobs = [job for job in affected_jobs(tracing, keep, pruned) if bias_place(job, make=True)]
-    for job in jobs:  # before walking, which knows the nodes that were there when it began
-        _written(job, 0.0)
-    before, after = walk_of(tracing, data, providers), walk_of(tracing, data, providers, pruned)
+    jobs = [
+        job
+        for job in affected_jobs(tracing, keep, pruned)
+        if _gone(job, tracing, keep).any() and bias_place(job, make=True) is not None
+    ]
+    walk = walk_of(tracing, data, providers)
     with progress.step("correcting biases", total=len(jobs)) as advance:
         for job in jobs:
-            before.advance(job.each.node)
-            after.advance(job.twin)
-            _written(job, _missing(job, before, after))
+            walk.advance(job.each.node)
+            shift = _shift(
+                job.each, _means(job.each, walk, len(data), seed), _gone(job, tracing, keep)
+            )
+            place = bias_place(job, make=True)
+            assert place is not None
+            place.write(place.read() + shift[job.outputs], job.ir_version)
             advance(1)
     return len(jobs)
 
 
-def _missing(job: Job, before: Walk, after: Walk) -> np.ndarray:
-    """E[t] - E[y], float64, one number for each output."""
-    each, twin = job.each, job.twin
-    groups = twin.attributes.get_int("group", 1) if each.kind == "conv" else 1
-    wanted = [twin.outputs[0], *([job.other] if job.other is not None else [])]
-    total, count = 0.0, 0
-    for mine, (theirs,) in zip(after.values(wanted), before.values([job.target]), strict=True):
-        gap = channels_left(theirs, job).astype(np.float64) - sum(mine)
-        rows = each.outputs(gap, None, groups).astype(np.float64)
-        total, count = total + rows.sum(1), count + rows.shape[1]
-    return np.asarray(total / count).reshape(-1)
+def _gone(job: Job, tracing: Tracing, keep: Keep) -> Array:
+    """Which channels of the data the contraction has lost."""
+    return ~keep_mask(data_axis(job.each, tracing), keep)
 
 
-def _written(job: Job, more: np.ndarray | float) -> None:
-    place = bias_place(job, make=True)
-    assert place is not None
-    place.write(place.read() + more, job.ir_version)
+def _means(each: Contraction, walk: Walk, samples: int, seed: int) -> Array:
+    """E[x] of what each column of W meets, borders included: float64, (G, K)."""
+    kernel, total, count = each.view.shape[2:], np.zeros(()), 0
+    where, first = None, True
+    for (x,) in walk.values([each.data]):
+        if first:
+            positions = each.positions(x, kernel)
+            where, first = positions_seen(each, each.columns, samples, positions, seed), False
+        rows = each.inputs(x, where, kernel, each.groups)
+        total, count = total + rows.sum(1, dtype=np.float64), count + rows.shape[1]
+    return np.asarray(total / count)
+
+
+def _shift(each: Contraction, means: Array, gone: Array) -> Array:
+    """W_gone E[x_gone], for each output of the original."""
+    weight = each.matrix(each.view.read())
+    columns = np.where(np.repeat(gone, each.taps).reshape(means.shape), means, 0)
+    return np.asarray(np.einsum("gmk,gk->gm", weight, columns)).reshape(-1)

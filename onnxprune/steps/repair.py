@@ -40,7 +40,9 @@ def repair(
         What was done, in words.
     """
     if options.recover == "bias":
-        count = correct_biases(tracing, keep, pruned, data, progress, options.providers)
+        count = correct_biases(
+            tracing, keep, pruned, data, progress, options.providers, options.seed
+        )
         return f"{count} biases were corrected on {len(data)} samples"
     done = refit(tracing, keep, pruned, data, progress, options.providers, options.seed, prior)
     return f"{len(done)} weights were re-fitted on {len(data)} samples"

@@ -58,7 +58,7 @@ def test_weights_stay_and_accuracy_comes_back(tmp_path: Path) -> None:
     test = np.load(DIGITS / "digits.npz")
     right = {}
     for recover in ("none", "bias"):
-        options: dict[str, Any] = {"criterion": "magnitude", "sparsity": 0.4, "round_to": 1}
+        options: dict[str, Any] = {"criterion": "magnitude", "sparsity": 0.15, "round_to": 1}
         onnxprune.prune(
             source,
             out,
