@@ -30,6 +30,7 @@ from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
 from onnxprune.steps.channels import remove_channels
+from onnxprune.steps.dead import without_dead
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.repair import repair
 from onnxprune.steps.zeros import zero_weights
@@ -104,6 +105,8 @@ def line_of(model: ir.Model, data: Dataset, options: PruneOptions) -> Line[Any]:
 class Channels:
     """Channels are cut out. What is gone is told by what is kept of each Dim of the original.
 
+    The original is that with constant channels folded into biases, where the options allow it: the same function.
+
     Raises:
         NothingToPruneError: No Dim can be cut.
     """
@@ -111,8 +114,9 @@ class Channels:
     def __init__(self, model: ir.Model, data: Dataset, options: PruneOptions) -> None:
         self.options = options
         self.measured = measure(model, {**data.shapes_of_one, **options.shapes})
-        self.tracing = trace(model, self.measured)
-        if not candidates(self.tracing, options):
+        self.dead = without_dead(trace(model, self.measured), options)
+        self.tracing = self.dead.tracing
+        if not candidates(self.tracing, options) and not self.dead.keep:
             raise NothingToPruneError(build.nothing_to_prune(self.tracing, options))
 
     def start(self) -> Stage[ChannelsKept]:
@@ -195,6 +199,9 @@ class Channels:
             "format": PLAN_FORMAT,
             "granularity": "channel",
             "removed": removed(self.tracing, stage.gone),
+            "dead": removed(
+                self.tracing, {d: m for d, m in self.dead.keep.items() if d in stage.gone}
+            ),
             "options": self.options.to_dict(),
         }
         return Outcome(
@@ -203,7 +210,7 @@ class Channels:
             self.measured,
             self.tracing,
             stage.gone,
-            checks=(build.proof_check(proof),),
+            checks=(*self.dead.checks, build.proof_check(proof)),
             notes=stage.notes,
         )
 

@@ -22,9 +22,9 @@ from onnxprune.runtime.sessions import session
 from onnxprune.steps import progressive
 from onnxprune.steps.progressive import shares
 from onnxprune.validate.accuracy import accuracy
-from tests.dims.exact import constants, difference, masked
+from tests.dims.exact import build, constants, difference, masked
 from tests.dims.exact import session as plain_session
-from tests.models import DIGITS
+from tests.models import DIGITS, random
 
 RESNET, LSTM = DIGITS / "digits_resnet.onnx", DIGITS / "digits_lstm.onnx"
 CALIBRATION, TEST = DIGITS / "digits_calib.npz", DIGITS / "digits.npz"
@@ -208,3 +208,29 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(OptionError, match=said):
         prune(tmp_path / "o.onnx", **options)
+
+
+def test_channels_that_do_nothing_go_first(tmp_path: Path) -> None:
+    """A hidden unit that is always 2: its share goes into the bias behind it, in steps too, and rewound."""
+    w1, b1 = random(6, 12), random(12, seed=1)
+    w1[:, [4, 9]], b1[[4, 9]] = 0.0, (2.0, -1.0)
+    model = build(
+        """(float[N,6] x) => (float[N,5] y) {
+            a = Gemm(x, w1, b1) r = Relu(a) y = Gemm(r, w2, b2)
+        }""",
+        w1=w1,
+        b1=b1,
+        w2=random(12, 5, seed=2),
+        b2=random(5, seed=3),
+    )
+    source, plan = tmp_path / "in.onnx", tmp_path / "plan.json"
+    onnx.save(model, source)
+    np.savez(tmp_path / "d.npz", x=random(80, 6, seed=4))
+    for rewind in ("none", "weights"):
+        out = tmp_path / f"{rewind}.onnx"
+        options = {"data": tmp_path / "d.npz", "plan": plan, "rewind": rewind}
+        prune(out, source, steps=2, target="params=0.8", **options)
+        told = json.loads(plan.read_text())
+        assert set(told["dead"]["w1"]["1"]) == {4, 9}
+        assert {4, 9} < set(told["removed"]["w1"]["1"])
+        assert constants(onnx.load(out))["w1"].dims[1] == 12 - len(told["removed"]["w1"]["1"])
