@@ -81,9 +81,13 @@ def _choices(options: Mapping[str, Any]) -> str:
     parts = [str(options.get("granularity", ""))]
     if amount is not None:
         parts.append(f"{amount.replace('_', ' ')} {options[amount]:g}")
+    if options.get("target"):
+        parts.append(str(options["target"]))
     parts.append(str(options.get("criterion", "")))
     if options.get("scope"):
         parts.append(f"scope {options['scope']}")
+    if options.get("steps"):
+        parts.append(f"{options['steps']} {options['schedule']} steps")
     return ", ".join(part for part in parts if part)
 
 

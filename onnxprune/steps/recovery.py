@@ -187,8 +187,9 @@ def finished(
 
 
 def _refusal(row: StepRow, options: PruneOptions) -> str:
+    what = "MACs" if isinstance(options.granularity, Channel) else "weights"
     return (
-        f"the target {options.target} is out of reach: with {row.asked:.3f} left {row.metric} falls from"
-        f" {row.recovered + row.drop:.4f} to {row.recovered:.4f} on the {row.samples} samples held aside, which may be"
-        f" {row.bound:.4f} on others; allow more, give more samples, or take smaller steps"
+        f"the target {options.target} is out of reach: with {row.asked:.3f} of the {what} left {row.metric} goes from"
+        f" {row.recovered + row.drop:.4f} to {row.recovered:.4f} on the {row.samples} samples held aside, and may fall"
+        f" by {row.bound:.4f} on others: allow more, or give more samples"
     )
