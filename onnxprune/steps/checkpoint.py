@@ -77,25 +77,30 @@ class Checkpoint:
         """Whether a step is done."""
         return bool(self.state)
 
-    def write(self, step: int, model: ir.Model, state: Mapping[str, Any]) -> None:
+    def write(self, step: int, model: ir.Model | None, state: Mapping[str, Any]) -> None:
         """Replaces what was there by the model after a step and what is known of the run.
+
+        Args:
+            step: The number of the step.
+            model: None: the one that is there stays.
+            state: As JSON takes it.
 
         Raises:
             OnnxPruneError: The disk is full, or the folder is gone.
         """
-        name = f"step-{step}.onnx"
-        save(model, self.folder / name)
-        self.update({**state, "model": name})
-
-    def update(self, state: Mapping[str, Any]) -> None:
-        """Replaces what is known of the run; the model stays."""
-        content = {"format": FORMAT, "key": self.key, **state}
+        name = self.state.get("model")
+        if model is not None:
+            name = f"step-{step}.onnx"
+            save(model, self.folder / name)
+        content = {"format": FORMAT, "key": self.key, **state, "model": name}
         write_json(content, self.folder / STATE)
         self.state = content
         self._tidy()
 
     def model(self, original: ir.Model) -> ir.Model:
-        """The model after the last step; of where it came from it says what the original says."""
+        """The model after the last step, the original if that is none; it says to come from where the original does."""
+        if self.state.get("model") is None:
+            return original
         model = load(self.folder / self.state["model"])
         model.meta.update(original.meta)
         return model
@@ -125,7 +130,7 @@ class Checkpoint:
 
     def _tidy(self) -> None:
         """Removes what the state does not name: models of earlier steps, files of a run that was killed."""
-        model = self.state.get("model", "")
+        model = self.state.get("model")
         for path in self.folder.iterdir():
             if path.name not in (STATE, model, f"{model}.data"):
                 path.unlink(missing_ok=True)

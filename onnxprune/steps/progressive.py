@@ -2,7 +2,7 @@
 
 Every step prunes the model of the step before by the amount that the schedule says, relative to the original, and
 proves that exact; then the model is repaired towards the original, and evaluated on samples that neither saw. With a
-target on the accuracy the first step that does not hold ends the run, and the one before it is the result.
+target on the accuracy a step that does not hold is taken back, and the next one goes half as far.
 
 `rewind="weights"` gives the weights that survive a step the original's values again before they are repaired: Frankle
 et al. 2019, arXiv:1903.01611 (stabilizing the lottery ticket); Renda et al. 2020, arXiv:2003.02389 (comparing rewinding
@@ -11,6 +11,7 @@ and fine-tuning).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import onnx_ir as ir
@@ -30,7 +31,7 @@ from onnxprune.steps.recovery import Worker, finished, first_row, split
 from onnxprune.steps.training import training_options
 from onnxprune.validate.yardstick import Yardstick
 
-__all__ = ["final_amount", "progressive", "shares"]
+__all__ = ["final_amount", "next_amount", "progressive", "shares"]
 
 DEEPEST, SPARSEST = 0.9, 0.95
 """Of the MACs, and of the weights, that are gone after the last step where only the accuracy says how far to go."""
@@ -70,25 +71,36 @@ def progressive(
         state = checkpoint.state
         rows = tuple(StepRow(**row) for row in state["rows"])
         gone = line.from_json(state["gone"])
-        stage = Stage(checkpoint.model(model), gone, tuple(state["notes"]))
-    while rows[-1].held and rows[-1].number < count:
+        stage = Stage(checkpoint.model(line.start().model), gone, tuple(state["notes"]))
+    while rows[-1].number < count:
         number = rows[-1].number + 1
         shown = Prefixed(progress, f"step {number} of {count}: ")
         worker = Worker(line, options, used, yardstick, shown, clock)
         try:
-            new, row = worker.step(stage, number, plan[number - 1], epochs[number - 1])
+            new, row = worker.step(stage, number, next_amount(rows, plan), epochs[number - 1])
         except NothingToPruneError:
             if number > 1 and options.limits_drop:  # all that can be cut is, and it holds
                 break
             raise
         rows = (*rows, row)
-        if row.held:
-            stage = new
-        if row.held and checkpoint is not None:
-            state = {"rows": [asdict(each) for each in rows], "gone": line.to_json(new.gone)}
-            checkpoint.write(number, new.model, {**state, "notes": list(new.notes)})
-            stage = replace(new, model=checkpoint.model(model))
+        stage = new if row.held else stage
+        if checkpoint is not None:
+            state = {"rows": [asdict(each) for each in rows], "gone": line.to_json(stage.gone)}
+            model_now = stage.model if row.held else None
+            checkpoint.write(number, model_now, {**state, "notes": list(stage.notes)})
+            stage = replace(stage, model=checkpoint.model(line.start().model))
     return finished(line, stage, rows, aside, options)
+
+
+def next_amount(rows: Sequence[StepRow], plan: Sequence[float]) -> float:
+    """The fraction that is gone after the next step.
+
+    By the schedule as long as every step holds; then half way between the last that held and the first that did not.
+    """
+    failed = [1.0 - row.asked for row in rows if not row.held]
+    if not failed:
+        return plan[len(rows) - 1]
+    return (max(1.0 - row.asked for row in rows if row.held) + min(failed)) / 2
 
 
 def final_amount(options: PruneOptions) -> float:

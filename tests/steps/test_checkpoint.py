@@ -70,6 +70,19 @@ def test_steps_done_are_not_done_again(tmp_path: Path, stopped: list[int]) -> No
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_steps_taken_back_are_remembered(tmp_path: Path, stopped: list[int]) -> None:
+    out, again = tmp_path / "out.onnx", tmp_path / "again.onnx"
+    options = {"sparsity": None, "target": "drop=0.3"}
+    with pytest.raises(KeyboardInterrupt):
+        prune(out, **options)
+    report = prune(out, **options)
+    assert stopped == [1, 2, -1, 3, 4]
+    assert not all(row.held for row in report.steps[:3])
+    whole = prune(again, **options)
+    assert [row.held for row in whole.steps] == [row.held for row in report.steps]
+    assert again.read_bytes() == out.read_bytes()
+
+
 def test_data_count_by_what_is_in_them(tmp_path: Path, stopped: list[int]) -> None:
     out = tmp_path / "out.onnx"
     with pytest.raises(KeyboardInterrupt):

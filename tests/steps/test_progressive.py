@@ -148,17 +148,18 @@ def test_the_steps_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert all(row["cut"] <= row["recovered"] for row in rows[1:])
 
 
-def test_only_what_holds_is_kept(tmp_path: Path) -> None:
-    """A drop of 5 %: the step that loses more is taken back."""
+def test_what_does_not_hold_is_taken_back_and_half_as_far_is_tried(tmp_path: Path) -> None:
     out = tmp_path / "o.onnx"
     report = prune(out, target="drop=0.05", steps=6, schedule="exponential")
-    held = [row.held for row in report.steps]
-    assert held == sorted(held, reverse=True)
-    assert not held[-1]
-    kept = report.steps[-2]
+    first = next(k for k, row in enumerate(report.steps) if not row.held)
+    assert 1 < first < 6
+    held, failed, then = report.steps[first - 1], report.steps[first], report.steps[first + 1]
+    assert then.asked == pytest.approx((held.asked + failed.asked) / 2)
+    kept = min((row for row in report.steps if row.held), key=lambda row: row.asked)
     assert report.after is not None
     assert report.after.macs == kept.macs
-    assert kept.bound <= 0.05 < report.steps[-1].bound
+    assert kept.bound <= 0.05 < failed.bound
+    assert len(report.steps) == 7
     assert top1(RESNET) - top1(out) < 0.05
 
 
