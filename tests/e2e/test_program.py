@@ -385,7 +385,7 @@ def test_a_repair_that_breaks_the_model_is_not_written(
         replace(matrix, np.full(matrix.shape, np.nan, np.float32))
         return []
 
-    monkeypatch.setattr(channels, "refit", spoil)
+    monkeypatch.setattr("onnxprune.steps.repair.refit", spoil)
     output = tmp_path / "out.onnx"
     with pytest.raises(ValidationError, match="not finite"):
         onnxprune.prune(
