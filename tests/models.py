@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 DIGITS = Path(__file__).resolve().parent.parent / "models"
@@ -44,3 +45,10 @@ def linear(path: Path, weight: np.ndarray, name: str = "w") -> Path:
     """`y = x @ weight`."""
     nodes = [helper.make_node("MatMul", ["x", name], ["y"], name="product")]
     return write(path, nodes, {name: weight}, {"x": ["n", weight.shape[0]]})
+
+
+def named(model: ir.Model, name: str) -> np.ndarray:
+    """The numbers of an initializer."""
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor.numpy()

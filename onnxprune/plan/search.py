@@ -8,20 +8,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate import collect, contractions
-from onnxprune.dims import Dim, DimInfo, Keep, Tracing, leaves
+from onnxprune.dims import Dim, DimInfo, Keep, Tracing
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import COSTS, Target
 from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
 from onnxprune.plan.saliency import channel_saliencies
+from onnxprune.plan.second_order import TRUST, second_order
 from onnxprune.plan.widths import shrink_to, shrink_to_counts
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.sampling import signed_sums
 from onnxprune.scores import Context, get_criterion
-from onnxprune.scores.obs import Consumer, Consumers
-from onnxprune.scores.sensitivity import sensitivities
+from onnxprune.scores.obs import Consumers
 
 __all__ = ["Choice", "search"]
 
@@ -47,8 +46,9 @@ def search(
     data: Dataset | None,
     progress: Progress,
     dead: Keep | None = None,
-) -> Choice:
-    """What each Dim keeps.
+    trusts: Sequence[float] = (TRUST,),
+) -> list[Choice]:
+    """What each Dim keeps: one answer, or where widths are free and `obs` prices them, one for each trust.
 
     Args:
         tracing: The model.
@@ -57,22 +57,40 @@ def search(
         data: Samples, for criteria that run the model.
         progress: Where long work is shown.
         dead: What stays of Dims with indices that go before all others.
+        trusts: How far measured sensitivities count, see `onnxprune.plan.second_order`.
 
     Raises:
         NothingToPruneError: The target is out of reach.
         OptionError: The criterion needs data, and there are none.
     """
     if options.criterion == "obs":
-        consumers = _second_order(tracing, dims, options, data, progress)
+        if data is None:
+            raise OptionError("the criterion obs runs the model on samples: give some with --data")
+        magnitude = channel_scores(tracing, dims, get_criterion("magnitude"), Context(options.seed))
+        priced = second_order(tracing, dims, _shares(magnitude), data, options, progress)
+        free = options.target is not None or options.scope == "global"
+        every = [priced.consumers(trust) for trust in (trusts if free else trusts[:1])]
     elif get_criterion(options.criterion).signed:
-        consumers = signed_sums(tracing, [info.dim for info in dims], options, data, progress)
+        every = [signed_sums(tracing, [info.dim for info in dims], options, data, progress)]
     else:
         scores = channel_saliencies(tracing, dims, options, data, progress)
         dims = [info for info in dims if info.dim in scores]
         if options.target is None:
-            return Choice(choose(scores, kept_counts(dims, scores, options), dead))
-        consumers = Consumers([], _shares(scores))
-    for dim, mask in (dead or {}).items():
+            return [Choice(choose(scores, kept_counts(dims, scores, options), dead))]
+        every = [Consumers([], _shares(scores))]
+    return [_chosen(tracing, dims, options, each, progress, dead or {}) for each in every]
+
+
+def _chosen(
+    tracing: Tracing,
+    dims: Sequence[DimInfo],
+    options: PruneOptions,
+    consumers: Consumers,
+    progress: Progress,
+    dead: Keep,
+) -> Choice:
+    """What is left once enough has gone, the dead first."""
+    for dim, mask in dead.items():
         if dim in consumers.left:
             consumers.remove(dim, np.flatnonzero(~mask))
     if options.target is not None:
@@ -92,28 +110,6 @@ def _shares(scores: Mapping[Dim, np.ndarray]) -> dict[Dim, np.ndarray]:
     """Saliencies as shares of their Dim's energy, comparable with relative errors."""
     squares = {dim: each**2 for dim, each in scores.items()}
     return {dim: each / max(float(each.sum()), 1e-30) for dim, each in squares.items()}
-
-
-def _second_order(
-    tracing: Tracing,
-    dims: Sequence[DimInfo],
-    options: PruneOptions,
-    data: Dataset | None,
-    progress: Progress,
-) -> Consumers:
-    if data is None:
-        raise OptionError("the criterion obs runs the model on samples: give some with --data")
-    chosen = {info.dim for info in dims}
-    wanted = [
-        each
-        for each in contractions(tracing)
-        if any(dim in chosen for dim in leaves(each.input_axis))
-    ]
-    seen = collect(tracing, wanted, data, progress, options.providers, options.seed)
-    magnitudes = channel_scores(tracing, dims, get_criterion("magnitude"), Context(options.seed))
-    curves = sensitivities(tracing, seen, chosen, data, progress, options.providers)
-    consumers = [Consumer(each, curves[each.contraction], chosen) for each in seen]
-    return Consumers(consumers, _shares(magnitudes))
 
 
 def _reach(

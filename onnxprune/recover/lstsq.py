@@ -17,7 +17,7 @@ pruned model's inputs); Li et al., "Pruning by reconstruction", Expert Systems w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ from onnxprune.runtime.dataset import Dataset
 __all__ = ["Refitted", "refit"]
 
 LAMBDAS = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-"""Shrinkage towards the original's weights, tried in turn."""
+"""Shrinkage towards the weights there are, tried in turn."""
 
 Array = np.ndarray
 
@@ -65,7 +65,6 @@ def refit(
     progress: Progress,
     providers: Sequence[str] = ("cpu",),
     seed: int = 0,
-    prior: Mapping[ir.Node, Array] | None = None,
 ) -> list[Refitted]:
     """Re-fits the weights of a pruned model, in place.
 
@@ -77,7 +76,6 @@ def refit(
         progress: Where it is shown.
         providers: onnxruntime providers by name.
         seed: Of the positions looked at where there are many.
-        prior: Weights to shrink towards, (G, M, columns left), by node of the original; else the original's.
     """
     jobs = affected_jobs(tracing, keep, pruned)
     before, after = walk_of(tracing, data, providers), walk_of(tracing, data, providers, pruned)
@@ -86,20 +84,16 @@ def refit(
         for job in jobs:
             before.advance(job.each.node)
             after.advance(job.twin)
-            mine = (prior or {}).get(job.each.node)
-            done.append(_solve(job, before, after, len(data), seed, mine))
+            done.append(_solve(job, before, after, len(data), seed))
             advance(1)
     return done
 
 
-def _solve(
-    job: Job, before: Walk, after: Walk, samples: int, seed: int, prior: Array | None
-) -> Refitted:
+def _solve(job: Job, before: Walk, after: Walk, samples: int, seed: int) -> Refitted:
     each, twin = job.each, job.twin
     weight = job.view.read()
     groups = twin.attributes.get_int("group", 1) if each.kind == "conv" else 1
     w0 = each.matrix(weight, groups)
-    w0 = _towards(job, prior, w0)
     moments, where, first = Moments(), None, True
     needed = [job.data] + ([job.other] if job.other is not None else [])
     kernel = weight.shape[2:]
@@ -124,17 +118,6 @@ def _solve(
             batch,
         )
     return _apply(job, moments, w0, weight.shape)
-
-
-def _towards(job: Job, prior: Array | None, w0: Array) -> Array:
-    """The prior at the outputs that are left, where it fits; else the original's weights."""
-    if prior is None:
-        return w0
-    rows = job.outputs.reshape(prior.shape[:2]) if job.outputs.size == prior[:, :, 0].size else None
-    if rows is None or len({int(n) for n in rows.sum(1)}) > 1:
-        return w0
-    kept = prior[rows].reshape(len(prior), -1, prior.shape[2])
-    return kept if kept.shape == w0.shape else w0
 
 
 def _apply(job: Job, moments: Moments, w0: Array, shape: Sequence[int]) -> Refitted:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import DataError
 
-__all__ = ["Dataset", "InputSpec", "input_specs", "make_dataset"]
+__all__ = ["Dataset", "InputSpec", "hold_aside", "input_specs", "make_dataset"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,24 @@ class Dataset:
             inputs={name: array[rows] for name, array in self.inputs.items()},
             labels=None if self.labels is None else self.labels[rows],
         )
+
+
+def hold_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The samples to work on, and those to judge on what came of it: at least one batch of each.
+
+    With a share of 0 both are all of them.
+
+    Raises:
+        DataError: There are too few samples to hold any aside.
+    """
+    if not share:
+        return data, data
+    unit = data.fixed_batch or 1
+    count = max(1, round(share * len(data) / unit)) * unit
+    if count >= len(data):
+        raise DataError(f"{len(data)} samples are too few to work on some and hold others aside")
+    order = np.random.default_rng([seed, 1]).permutation(len(data))
+    return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,11 @@ class Curve:
             return loss[-1] * error / e[-1]
         return float(np.exp(np.interp(np.log(error), np.log(e), np.log(loss))))
 
+    def tempered(self, trust: float) -> Curve:
+        """The geometric mean of the bare error and the loss, the loss with a weight of `trust`."""
+        pairs = zip(self.errors, self.losses, strict=True)
+        return Curve(self.errors, tuple(e ** (1 - trust) * loss**trust for e, loss in pairs))
+
 
 class Consumer:
     """A contraction while indices of what it reads, and of what it gives, go one after the other.

@@ -2,10 +2,10 @@
 
 Every consumer in turn loses the indices that it misses least, a few at a time, and makes up for them as `obs` says.
 Each time that its relative squared error passes one of `ERRORS`, the rest of the model is run on a few samples with the
-changed weight. How far the outputs moved (the Kullback-Leibler divergence of scores of classes, the relative squared
-change of others) is a point of its `Curve`. So no gradient is needed, any model will do, and the errors have the shape
-that pruning gives them: correlated over space and channels, and growing faster than their size, since what classes
-differ in goes last.
+changed weight. How far the outputs moved (see `distance`) is a point of its `Curve`. So no gradient is needed, any
+model will do, and the errors have the shape that pruning gives them: correlated over space and channels, and growing
+faster than their size, since what classes differ in goes last. On samples that the consumers' moments do not know, the
+curve also tells how much worse a re-fit is there than where it was made.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from onnxprune.calibrate.views import store
 from onnxprune.dims import Dim, Tracing
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
+from onnxprune.scores.distance import Reference
 from onnxprune.scores.obs import Consumer, Curve
 
 __all__ = ["sensitivities"]
 
-SAMPLES = 32
+SAMPLES = 64
 """Samples that the outputs are compared on."""
 ERRORS = (0.3, 0.6)
 """Relative squared errors that each consumer is given, about."""
@@ -45,15 +46,11 @@ def sensitivities(
     """For each contraction what loss of the outputs an error in it is worth, in one walk through the model."""
     walk = walk_of(tracing, data.take(SAMPLES), providers)
     outputs = [value for value in tracing.model.graph.outputs if _is_float(value, tracing)]
-    reference = [list(arrays) for arrays in walk.values(outputs)]
-    spread = np.maximum(_spread(reference), 1e-30)
+    reference = Reference(walk.values(outputs))
     found: dict[Contraction, Curve] = {}
 
     def moved() -> float:
-        change = np.zeros(len(outputs))
-        for arrays, before in zip(walk.values(outputs), reference, strict=True):
-            change += [distance(b, a) for a, b in zip(arrays, before, strict=True)]
-        return float(np.mean(change / spread))
+        return reference.moved(walk.values(outputs))
 
     with progress.step("measuring sensitivities", total=len(seen)) as done:
         for each in seen:
@@ -103,49 +100,7 @@ def _damaged(seen: Observed, dims: set[Dim]) -> Iterator[tuple[Array, float]]:
         yield whole, consumer.lost
 
 
-def distance(before: Array, after: Array) -> float:
-    """How far outputs moved, summed over samples.
-
-    The Kullback-Leibler divergence, in nats, of rows that are scores of classes or their probabilities; of other
-    outputs the squared change.
-    """
-    a, b = before.astype(np.float64), after.astype(np.float64)
-    if scores_classes(before):
-        p, q = _log_probabilities(a), _log_probabilities(b)
-        return float(np.sum(np.exp(p) * (p - q)))
-    return float(np.sum((a - b) ** 2))
-
-
-def scores_classes(output: Array) -> bool:
-    """Whether an output looks like scores of classes: a row of at least two numbers for each sample."""
-    return output.size > len(output) > 0 and output.size == len(output) * max(
-        output.shape[1:], default=1
-    )
-
-
-def _log_probabilities(rows: Array) -> Array:
-    rows = rows.reshape(len(rows), -1)
-    if (rows >= 0).all() and np.allclose(rows.sum(1), 1, atol=1e-3):
-        return np.asarray(np.log(np.maximum(rows, 1e-9)))
-    rows = rows - rows.max(1, keepdims=True)
-    return np.asarray(rows - np.log(np.exp(rows).sum(1, keepdims=True)))
-
-
 def _is_float(value: ir.Value, tracing: Tracing) -> bool:
     return value in tracing.measured.shapes and (
         value.dtype is None or value.dtype.is_floating_point()
     )
-
-
-def _spread(reference: Sequence[Sequence[Array]]) -> list[float]:
-    """What changes are relative to: the number of samples for scores of classes, else squares about the mean."""
-    spreads = []
-    for parts in zip(*reference, strict=True):
-        if scores_classes(parts[0]):
-            spreads.append(float(sum(len(part) for part in parts)))
-            continue
-        whole = np.concatenate(
-            [np.asarray(part, np.float64).reshape(len(part), -1) for part in parts]
-        )
-        spreads.append(float(np.sum((whole - whole.mean(0)) ** 2)) or float(np.sum(whole**2)))
-    return spreads

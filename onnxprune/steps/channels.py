@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxprune.dims import DimInfo, Keep, Tracing, cut, removed, trace
+from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut, removed, trace
 from onnxprune.dims.solver import freeze
 from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
 from onnxprune.plan.search import Choice, search
+from onnxprune.plan.second_order import TRUST
 from onnxprune.plan.weight_plan import PLAN_FORMAT
 from onnxprune.progress import Progress
+from onnxprune.recover import compensate
 from onnxprune.report import build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
@@ -26,13 +29,40 @@ from onnxprune.steps.training import training_options
 from onnxprune.train.recovery import seen
 from onnxprune.validate.proof import inexact_dims, prove
 
-__all__ = ["remove_channels"]
+__all__ = ["alternatives", "remove_channels"]
 
 
 def remove_channels(
     model: ir.Model, data: Dataset | None, options: PruneOptions, progress: Progress, clock: Clock
 ) -> Outcome:
-    """Structural pruning; Dims whose cut turns out inexact are left whole, and the rest is chosen anew.
+    """Structural pruning, and re-fitting what is left where the options say so.
+
+    Raises:
+        NothingToPruneError: No Dim can be cut, or none loses an index.
+    """
+    (done,) = alternatives(model, data, options, progress, clock)
+    if options.recover not in ("bias", "lstsq", "finetune") or data is None or not done.chosen:
+        return done
+    assert done.tracing is not None
+    with clock.step("recover"):
+        used = data if options.recover != "finetune" else seen(data, training_options(options))
+        if options.recover != "bias":
+            compensate(done.tracing, done.keep, done.pruned, done.fitted)
+        note = repair(done.tracing, done.keep, done.pruned, used, options, progress)
+    return replace(done, notes=(*done.notes, note))
+
+
+def alternatives(
+    model: ir.Model,
+    data: Dataset | None,
+    options: PruneOptions,
+    progress: Progress,
+    clock: Clock,
+    trusts: Sequence[float] = (TRUST,),
+) -> list[Outcome]:
+    """The model cut, proven and not repaired: in one way, or one for each trust that leads to another.
+
+    Dims whose cut turns out inexact are left whole, and the rest is chosen anew.
 
     Raises:
         NothingToPruneError: No Dim can be cut, or none loses an index.
@@ -45,64 +75,59 @@ def remove_channels(
     with clock.step("fold"):
         dead = without_dead(tracing, options)
         tracing = dead.tracing
-    notes = list(dead.notes)
+    notes = [*dead.notes, *loss_note(model, data, options)]
     while True:
         with clock.step("choose"):
             dims = candidates(tracing, options)
             gone = {dim: mask for dim, mask in dead.keep.items() if dim.frozen is None}
-            choice = _choice(tracing, dims, gone, options, data, progress)
+            choices = _choices(tracing, dims, gone, options, data, progress, trusts)
+        found, guilty = [], set[Dim]()
+        for choice in choices:
             keep = {**gone, **choice.keep}
-        with clock.step("cut"):
-            pruned = cut(tracing, keep)
-        with clock.step("prove"), progress.step("proving that cutting equals masking"):
-            proof = prove(tracing, keep, pruned, options.seed)
-            guilty = () if proof.holds else inexact_dims(tracing, keep, options.seed)
-        if proof.holds:
-            break
+            with clock.step("cut"):
+                pruned = cut(tracing, keep)
+            with clock.step("prove"), progress.step("proving that cutting equals masking"):
+                proof = prove(tracing, keep, pruned, options.seed)
+                if not proof.holds:
+                    guilty |= set(inexact_dims(tracing, keep, options.seed))
+            plan = {
+                "format": PLAN_FORMAT,
+                "granularity": "channel",
+                "removed": removed(tracing, keep),
+                "dead": removed(tracing, gone),
+                "options": options.to_dict(),
+            }
+            checks = (*dead.checks, build.proof_check(proof))
+            chosen = bool(choice.keep)
+            found.append(
+                Outcome(pruned, plan, measured, tracing, keep, chosen, choice.fitted, checks=checks)
+            )
+        if not guilty:
+            return [replace(each, notes=tuple(notes)) for each in found]
         for dim in guilty:
             freeze(dim, "cutting it was measured not to be the same as zeroing it")
         notes.append(
             f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact"
         )
-    if options.recover in ("bias", "lstsq", "finetune") and data is not None and choice.keep:
-        with clock.step("recover"):
-            used = data if options.recover != "finetune" else seen(data, training_options(options))
-            notes.append(repair(tracing, keep, pruned, used, options, progress, choice.fitted))
-    plan = {
-        "format": PLAN_FORMAT,
-        "granularity": "channel",
-        "removed": removed(tracing, keep),
-        "dead": removed(tracing, gone),
-        "options": options.to_dict(),
-    }
-    return Outcome(
-        pruned,
-        plan,
-        measured,
-        tracing,
-        keep,
-        None,
-        (*dead.checks, build.proof_check(proof)),
-        (*notes, *loss_note(model, data, options)),
-    )
 
 
-def _choice(
+def _choices(
     tracing: Tracing,
     dims: Sequence[DimInfo],
     dead: Keep,
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
-) -> Choice:
+    trusts: Sequence[float],
+) -> list[Choice]:
     if dead and (not dims or (options.target is None and options.fraction == 0)):
-        return Choice({})
+        return [Choice({})]
     if not dims:
         raise NothingToPruneError(build.nothing_to_prune(tracing, options))
-    choice = search(tracing, dims, options, data, progress, dead)
-    if not choice.keep and not dead and options.target is None and options.fraction > 0:
+    found = search(tracing, dims, options, data, progress, dead, trusts)
+    if not found[0].keep and not dead and options.target is None and options.fraction > 0:
         raise NothingToPruneError(
             f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"
             " raise --sparsity or set --round-to 1"
         )
-    return choice
+    return found

@@ -6,7 +6,7 @@ Channels and zeros differ in how a step goes on, in how two cuts become one, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,14 +22,16 @@ from onnxprune.plan.budget import COSTS, Target
 from onnxprune.plan.channels import candidates, macs_left
 from onnxprune.plan.compose import compose, compose_masks
 from onnxprune.plan.granularity import Channel
+from onnxprune.plan.second_order import TRUST
 from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
 from onnxprune.plan.zero import check_zeroed, zero
 from onnxprune.progress import Progress
+from onnxprune.recover import compensate
 from onnxprune.report import Check, Cost, build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
-from onnxprune.steps.channels import remove_channels
+from onnxprune.steps.channels import alternatives
 from onnxprune.steps.dead import without_dead
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.repair import repair
@@ -132,18 +134,38 @@ class Channels:
         clock: Clock,
     ) -> Stage[ChannelsKept]:
         """See `Line`."""
+        return self.alternatives(stage, amount, data, progress, clock)[0]
+
+    def alternatives(
+        self,
+        stage: Stage[ChannelsKept],
+        amount: float,
+        data: Dataset,
+        progress: Progress,
+        clock: Clock,
+        trusts: Sequence[float] = (TRUST,),
+    ) -> list[Stage[ChannelsKept]]:
+        """The next model, cut in different ways, see `onnxprune.steps.channels.alternatives`.
+
+        Where a re-fit is to follow, what the criterion knows to make up for the indices that went is in it already.
+        """
         options = self._remaining(stage.gone, amount)
         if options is None:
-            return Stage(clone(stage.model), stage.gone)
+            return [Stage(clone(stage.model), stage.gone)]
         try:
-            done = remove_channels(stage.model, data, options, progress, clock)
+            every = alternatives(stage.model, data, options, progress, clock, trusts)
         except NothingToPruneError:
             if self.options.target is None:  # after rounding; a later step may be large enough
-                return Stage(clone(stage.model), stage.gone)
+                return [Stage(clone(stage.model), stage.gone)]
             raise
-        assert done.tracing is not None
-        gone = compose(self.tracing, stage.gone, done.tracing, done.keep)
-        return Stage(done.pruned, gone, done.notes)
+        found = []
+        for done in every:
+            assert done.tracing is not None
+            gone = compose(self.tracing, stage.gone, done.tracing, done.keep)
+            if self.options.recover in ("lstsq", "finetune"):
+                compensate(done.tracing, done.keep, done.pruned, done.fitted)
+            found.append(Stage(done.pruned, gone, done.notes))
+        return found
 
     def _remaining(self, gone: ChannelsKept, amount: float) -> PruneOptions | None:
         """What is still to be removed of a model, so that in all a fraction of the original is; None for nothing."""

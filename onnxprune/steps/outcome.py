@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Keep, Tracing
@@ -26,6 +28,8 @@ class Outcome:
         measured: Shapes of the original; None where nothing was cut.
         tracing: Its Dims, likewise.
         keep: What is kept of them.
+        chosen: Whether anything goes but what was dead.
+        fitted: What a criterion knows to make up for the rest, see `onnxprune.recover.compensate`.
         zeroed: What became zero; None where channels were removed.
         checks: What was proven.
         notes: What else the user should know.
@@ -38,6 +42,8 @@ class Outcome:
     measured: Measured | None = None
     tracing: Tracing | None = None
     keep: Keep = field(default_factory=dict)
+    chosen: bool = False
+    fitted: Mapping[ir.Node, np.ndarray] = field(default_factory=dict)
     zeroed: WeightPlan | None = None
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()

@@ -14,11 +14,10 @@ from onnxprune.progress import Progress
 from onnxprune.report import StepRow
 from onnxprune.report.timing import Clock
 from onnxprune.report.training import training_notes
-from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.steps.line import Line, Stage
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.training import training_options
-from onnxprune.train.finetune import hold_aside
 from onnxprune.train.recovery import reestimated, retrained, seen
 from onnxprune.validate.yardstick import Drop, Yardstick
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Keep, Tracing
@@ -23,7 +20,6 @@ def repair(
     data: Dataset,
     options: PruneOptions,
     progress: Progress,
-    prior: Mapping[ir.Node, np.ndarray] | None = None,
 ) -> str:
     """Repairs a cut model in place: its biases where `recover` is `bias`, else its weights.
 
@@ -34,7 +30,6 @@ def repair(
         data: Samples.
         options: The method, the providers and the seed.
         progress: Where it is shown.
-        prior: Weights that a re-fit starts from, by node of the original.
 
     Returns:
         What was done, in words.
@@ -44,5 +39,5 @@ def repair(
             tracing, keep, pruned, data, progress, options.providers, options.seed
         )
         return f"{count} biases were corrected on {len(data)} samples"
-    done = refit(tracing, keep, pruned, data, progress, options.providers, options.seed, prior)
+    done = refit(tracing, keep, pruned, data, progress, options.providers, options.seed)
     return f"{len(done)} weights were re-fitted on {len(data)} samples"

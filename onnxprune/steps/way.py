@@ -17,6 +17,7 @@ from onnxprune.steps.channels import remove_channels
 from onnxprune.steps.checkpoint import Checkpoint, checkpoint_folder, opened, run_key
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.progressive import progressive
+from onnxprune.steps.staged import is_staged, staged
 from onnxprune.steps.training import trained
 from onnxprune.steps.within_drop import within_drop
 from onnxprune.steps.zeros import zero_weights
@@ -43,8 +44,11 @@ def pruned(
         return progressive(model, data, options, progress, clock, checkpoint)
     if options.limits_drop and data is not None:
         return within_drop(model, data, options, progress, clock)
-    work = remove_channels if isinstance(options.granularity, Channel) else zero_weights
-    done = work(model, data, options, progress, clock)
+    if is_staged(options) and data is not None:
+        done = staged(model, data, options, progress, clock)
+    else:
+        work = remove_channels if isinstance(options.granularity, Channel) else zero_weights
+        done = work(model, data, options, progress, clock)
     if options.recover in ("bn", "finetune") and data is not None:
         with clock.step("train"):
             done = trained(original, done, data, options, progress)

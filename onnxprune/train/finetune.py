@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnxprune.errors import DataError, ModelError, ValidationError
 from onnxprune.graph import Weight, clone, inline, replace, weights
 from onnxprune.progress import Progress
-from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import session
 from onnxprune.train.batchnorm import Live, live
 from onnxprune.train.lift import Arrays, evaluation, lift
@@ -26,7 +26,7 @@ from onnxprune.train.step import training_step
 from onnxprune.train.trainable import trainable, untie
 from onnxprune.validate.accuracy import accuracy_of
 
-__all__ = ["Finetuned", "accepted", "finetune", "fit", "hold_aside", "zero_masks"]
+__all__ = ["Finetuned", "accepted", "finetune", "fit", "zero_masks"]
 
 LEAST_LIVE = 8
 """Samples that a batch must have for its statistics to mean anything."""
@@ -167,24 +167,6 @@ def _check_teacher(model: ir.Model, teacher: ir.Model | None) -> None:
                 raise DataError(
                     f"the teacher and the model are no pair: only one of them has the {kind} {value.name!r}"
                 )
-
-
-def hold_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """The samples to train on, and those to compare states on: at least one batch of each.
-
-    With a share of 0 states are compared on the samples of the training.
-
-    Raises:
-        DataError: There are too few samples to hold any aside.
-    """
-    if not share:
-        return data, data
-    unit = data.fixed_batch or 1
-    count = max(1, round(share * len(data) / unit)) * unit
-    if count >= len(data):
-        raise DataError(f"{len(data)} samples are too few to train on some and hold others aside")
-    order = np.random.default_rng([seed, 1]).permutation(len(data))
-    return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
 
 
 def zero_masks(chosen: Sequence[Weight]) -> dict[str, np.ndarray]:

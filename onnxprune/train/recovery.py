@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxprune.progress import Progress
-from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.train.batchnorm import reestimate
-from onnxprune.train.finetune import Finetuned, accepted, fit, hold_aside
+from onnxprune.train.finetune import Finetuned, accepted, fit
 from onnxprune.train.options import TrainOptions
 
 __all__ = ["reestimated", "retrained", "seen"]

@@ -10,10 +10,9 @@ import pytest
 
 from onnxprune.errors import DataError, ModelError, NothingToPruneError, OptionError
 from onnxprune.graph import clone, replace, save, weights
-from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import session
 from onnxprune.train import Epoch, TrainOptions, finetune, fit, trainable
-from onnxprune.train.finetune import hold_aside
 from onnxprune.validate.accuracy import accuracy
 from tests.train.steps import digits
 
