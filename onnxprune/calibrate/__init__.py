@@ -2,7 +2,7 @@
 
 from onnxprune.calibrate.collect import Observed, collect
 from onnxprune.calibrate.contraction import Contraction, contractions
-from onnxprune.calibrate.moments import Moments, Sums
+from onnxprune.calibrate.moments import Sums
 from onnxprune.calibrate.walk import Walk
 
-__all__ = ["Contraction", "Moments", "Observed", "Sums", "Walk", "collect", "contractions"]
+__all__ = ["Contraction", "Observed", "Sums", "Walk", "collect", "contractions"]

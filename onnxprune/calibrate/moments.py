@@ -1,7 +1,6 @@
-"""Second moments of what a contraction reads and of what it should give, in two halves of the samples.
+"""Second moments of what a contraction reads and of what it should give.
 
-Sums are float64; batches only say in what order they are added. The halves (samples by parity) let a re-fit choose
-its shrinkage on samples it did not see.
+Sums are float64; batches only say in what order they are added.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import numpy as np
 
 from onnxprune.calibrate.contraction import Contraction
 
-__all__ = ["Moments", "Sums", "positions_seen"]
+__all__ = ["Sums", "positions_seen"]
 
 ROWS_PER_COLUMN = 12
 """Positions sampled for each column of W, over all samples; more tell nothing new."""
@@ -86,55 +85,6 @@ def _gram(rows: Array) -> Array:
     if len(rows) > FEW_GROUPS:
         return np.asarray(np.einsum("gpk,gpl->gkl", rows, rows, optimize=True))
     return np.stack([each.T @ each for each in rows])
-
-
-class Moments:
-    """The sums of one contraction, in two halves."""
-
-    def __init__(self) -> None:
-        self.halves = (Sums(), Sums())
-
-    def add(self, x: Array, t: Array | None, rows: slice, aligned: bool, batch: int) -> None:
-        """Adds a batch.
-
-        Args:
-            x: (G, n * P, K), samples outermost.
-            t: (G, n * P, M), or None.
-            rows: Which samples they are.
-            aligned: Whether the rows divide into those samples; else the batch goes into one half.
-            batch: Number of the batch.
-        """
-        samples = rows.stop - rows.start
-        if not aligned or x.shape[1] % samples:
-            self.halves[batch % 2].add(x, t)
-            return
-        for half, sums in enumerate(self.halves):
-            picked = [_samples(a, samples, (half - rows.start) % 2) for a in (x, t)]
-            if picked[0] is not None and picked[0].shape[1]:
-                sums.add(picked[0], picked[1])
-
-    def raw(self) -> Moments:
-        """The same about zero, not about the mean: for a weight that has no bias beside it."""
-        about_zero = Moments()
-        about_zero.halves = (self.halves[0].raw(), self.halves[1].raw())
-        return about_zero
-
-    @property
-    def total(self) -> Sums:
-        """Of all samples."""
-        first, second = self.halves
-        return (
-            first + second if second.count and first.count else (first if first.count else second)
-        )
-
-
-def _samples(array: Array | None, samples: int, first: int) -> Array | None:
-    """Every second sample."""
-    if array is None:
-        return None
-    g, rows, k = array.shape
-    split = array.reshape(g, samples, rows // samples, k)[:, first::2]
-    return split.reshape(g, -1, k)
 
 
 def positions_seen(

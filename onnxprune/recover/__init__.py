@@ -2,6 +2,6 @@
 
 from onnxprune.recover.bias import correct_biases
 from onnxprune.recover.compensate import compensate
-from onnxprune.recover.lstsq import Refitted, refit
+from onnxprune.recover.lstsq import Refitted, fit, refit
 
-__all__ = ["Refitted", "compensate", "correct_biases", "refit"]
+__all__ = ["Refitted", "compensate", "correct_biases", "fit", "refit"]

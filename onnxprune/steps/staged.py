@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnxprune.graph import clone
 from onnxprune.options import PruneOptions
 from onnxprune.progress import Prefixed, Progress
+from onnxprune.recover import Refitted, fit
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import run, session
@@ -83,23 +84,43 @@ def staged(
         shown = Prefixed(progress, f"stage {number} of {len(stages)}: ")
         tried = line.alternatives(stage, 1 - share, used, shown, clock, TRUSTS)
         with clock.step("recover"):
-            repaired = [_refitted(line, each, used, shown) for each in tried]
-        errors = [outputs.moved(each.model) for each in repaired]
+            fits = [_fitted(line, each, used, options, shown, aside) for each in tried]
+        errors = [outputs.moved(each.model) for each, _ in fits]
         best = min(range(len(tried)), key=errors.__getitem__)
-        stage, raw = repaired[best], tried[best]
+        (stage, refitted), raw = fits[best], tried[best]
         notes += [*raw.notes, _note(options.target.kind, share, errors, best)]
     if used is not every:
+        known = [each.shrinkage * len(used) / len(every) for each in refitted]
         with clock.step("recover"):
-            stage = _refitted(line, raw, every, progress)
+            stage, refitted = _fitted(line, raw, every, options, progress, shrinkages=known)
+    notes.append(f"{len(refitted)} weights were re-fitted on {len(every)} samples")
     done = line.outcome(stage)
     return replace(done, notes=(*done.notes, *dict.fromkeys(notes)))
 
 
-def _refitted(
-    line: Channels, stage: Stage[ChannelsKept], data: Dataset, progress: Progress
-) -> Stage[ChannelsKept]:
-    fitted = replace(stage, model=clone(stage.model), notes=())
-    return replace(fitted, notes=(line.refit(fitted, data, progress),))
+def _fitted(
+    line: Channels,
+    stage: Stage[ChannelsKept],
+    data: Dataset,
+    options: PruneOptions,
+    progress: Progress,
+    aside: Dataset | None = None,
+    shrinkages: Sequence[float] | None = None,
+) -> tuple[Stage[ChannelsKept], list[Refitted]]:
+    """The stage with a model of its own, re-fitted, and how."""
+    model = clone(stage.model)
+    done = fit(
+        line.tracing,
+        stage.gone,
+        model,
+        data,
+        progress,
+        options.providers,
+        options.seed,
+        None if aside is data else aside,
+        shrinkages,
+    )
+    return Stage(model, stage.gone), done
 
 
 class _Outputs:
