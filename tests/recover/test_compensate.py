@@ -15,7 +15,7 @@ from tests.scores.test_obs import two_layers
 
 def test_the_weights_left_are_the_ones_given(tmp_path: Path) -> None:
     tracing = two_layers(tmp_path / "m.onnx")
-    first, second = contractions(tracing)
+    _, second = contractions(tracing)
     (info,) = [i for i in tracing.free() if i.size == 6]
     keep = {info.dim: np.array([1, 0, 1, 1, 0, 1], bool)}
     pruned = cut(tracing, keep)
@@ -24,6 +24,3 @@ def test_the_weights_left_are_the_ones_given(tmp_path: Path) -> None:
     compensate(tracing, keep, pruned, {second.node: fitted})
     np.testing.assert_allclose(named(pruned, "b")[:, :, 0, 0], fitted[0], rtol=1e-6)
     np.testing.assert_array_equal(named(pruned, "a"), before)
-    rows = np.random.default_rng(1).normal(size=(1, 6, 3))
-    compensate(tracing, keep, pruned, {first.node: rows})
-    np.testing.assert_allclose(named(pruned, "a")[:, :, 0, 0], rows[0, [0, 2, 3, 5]], rtol=1e-6)
