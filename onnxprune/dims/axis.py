@@ -87,35 +87,24 @@ def size(axis: Axis, kept: Mapping[Dim, int] | None = None) -> int:
 
 def resolve(axis: Axis) -> Axis:
     """The axis with bindings followed, nested products and sums flattened, units dropped."""
-    if isinstance(axis, Dim):
-        while isinstance(axis, Dim) and axis.bound is not None:
-            axis = axis.bound
-        return axis if isinstance(axis, Dim) else resolve(axis)
-    if isinstance(axis, Product):
-        factors: list[Axis] = []
-        for each in axis.factors:
-            factor = resolve(each)
-            if isinstance(factor, Product):
-                factors += factor.factors
-            elif size(factor) != 1:
-                factors.append(factor)
-        if len(factors) == 1:
-            return factors[0]
-        return Product(tuple(factors)) if factors else Dim(1)
-    parts: list[Axis] = []
-    for each in axis.parts:
-        part = resolve(each)
-        if isinstance(part, Sum):
-            parts += part.parts
-        elif size(part):
-            parts.append(part)
-    if len(parts) == 1:
-        return parts[0]
-    return Sum(tuple(parts)) if parts else Dim(0)
+    while isinstance(axis, Dim):
+        if axis.bound is None:
+            return axis
+        axis = axis.bound
+    kind, unit = type(axis), int(isinstance(axis, Product))
+    flat: list[Axis] = []
+    for child in map(resolve, children(axis)):
+        if isinstance(child, kind):
+            flat += children(child)
+        elif size(child) != unit:
+            flat.append(child)
+    if len(flat) == 1:
+        return flat[0]
+    return kind(tuple(flat)) if flat else Dim(unit)
 
 
 def children(axis: Axis) -> Sequence[Axis]:
-    """The factors or parts of a resolved axis; none for a Dim."""
+    """The factors or parts of an axis; none for a Dim."""
     if isinstance(axis, Dim):
         return ()
     return axis.factors if isinstance(axis, Product) else axis.parts

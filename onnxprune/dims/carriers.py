@@ -1,64 +1,46 @@
 """Integers in a graph that are sizes of axes, or indices into them, and so must follow when the axes shrink.
 
-A rule states them while tracing; `cut.py` asks each for its new value. Runtime shape arithmetic needs no rules of its
+A rule states them while tracing; `follow.py` gives each its new value. Runtime shape arithmetic needs no rules of its
 own: every `Shape` keeps answering the *original* sizes (see `PinnedShape`), and every consumer of sizes is given the
 new ones, so numbers computed from sizes (the 1/sqrt(d) of attention) stay what they were.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims.axis import Axis, Keep, keep_mask, size
 
-__all__ = [
-    "AttributeSizes",
-    "AttributeValue",
-    "Carrier",
-    "InputIndices",
-    "InputSizes",
-    "PinnedShape",
-]
+__all__ = ["Carrier", "Default", "Kind", "Numbers", "PinnedShape", "changes", "renumbered"]
+
+Kind = Literal["size", "edge", "index"]
 
 
 @dataclass(frozen=True, eq=False)
-class InputSizes:
-    """Element k of the integer input is the size of `axes[k]` (None: of nothing that can change)."""
+class Numbers:
+    """Integers of a node; element k belongs to `axes[k]` (None: to nothing that can change).
 
-    node: ir.Node
-    index: int
-    axes: tuple[Axis | None, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class InputIndices:
-    """The elements of the integer input are positions on an axis: Gather's indices, Slice's starts and ends.
-
-    `axes[k]` belongs to element k; a single axis belongs to all of them. As a bound (`edge`), a position counts the
-    indices before it.
+    Attributes:
+        node: The node that reads them.
+        place: The index of the input, or the name of the attribute. One that is not there is made.
+        axes: The axes; a single one belongs to all elements.
+        kind: Sizes of the axes; bounds on them (an edge counts the indices before it); or indices, which are dropped
+            where theirs goes.
     """
 
     node: ir.Node
-    index: int
+    place: int | str
     axes: tuple[Axis | None, ...]
-    edge: bool = False
+    kind: Kind = "size"
 
 
 @dataclass(frozen=True, eq=False)
-class AttributeSizes:
-    """An attribute is the size of an axis, or a list of sizes; with `edge`, positions on the axes."""
-
-    node: ir.Node
-    name: str
-    axes: tuple[Axis | None, ...]
-    edge: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class AttributeValue:
+class Default:
     """An attribute whose default depends on the size of an axis is written out once that axis is cut."""
 
     node: ir.Node
@@ -75,7 +57,25 @@ class PinnedShape:
     axes: tuple[Axis, ...]
 
 
-Carrier = InputSizes | InputIndices | AttributeSizes | AttributeValue | PinnedShape
+Carrier = Numbers | Default | PinnedShape
+
+
+def changes(axes: Iterable[Axis | None], keep: Keep) -> bool:
+    """Whether any of the axes loses an index."""
+    return any(axis is not None and not keep_mask(axis, keep).all() for axis in axes)
+
+
+def renumbered(
+    kind: Kind, axes: Sequence[Axis | None], old: Sequence[int], keep: Keep
+) -> list[int]:
+    """What the integers become."""
+    if kind != "index":
+        rule = new_size if kind == "size" else new_edge
+        return [rule(axis, int(n), keep) for axis, n in zip(axes, old, strict=True)]
+    assert axes[0] is not None
+    mask = keep_mask(axes[0], keep)
+    before = np.cumsum(mask) - 1
+    return [int(before[n]) for n in old if mask[n]]
 
 
 def new_size(axis: Axis | None, old: int, keep: Keep) -> int:
@@ -87,26 +87,9 @@ def new_size(axis: Axis | None, old: int, keep: Keep) -> int:
 
 def new_edge(axis: Axis | None, old: int, keep: Keep) -> int:
     """Where a bound goes: as many indices before it as remain of those that were."""
-    if axis is None:
+    if axis is None or not changes([axis], keep):
         return old
     mask = keep_mask(axis, keep)
-    if mask.all():
-        return old
     n = len(mask)
     start = min(max(old + n if old < 0 else old, 0), n)
-    if start == n:
-        return int(np.iinfo(np.int32).max) if old > n else int(mask.sum())
-    return int(mask[:start].sum())
-
-
-def new_index(axis: Axis | None, old: int, keep: Keep) -> int:
-    """Where an index goes that itself stays."""
-    if axis is None:
-        return old
-    mask = keep_mask(axis, keep)
-    return int(mask[: old % len(mask)].sum())
-
-
-def size_changes(axis: Axis | None, keep: Keep) -> bool:
-    """Whether any index of the axis goes."""
-    return axis is not None and not bool(keep_mask(axis, keep).all())
+    return int(np.iinfo(np.int32).max) if old > n else int(mask[:start].sum())

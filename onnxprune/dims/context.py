@@ -10,14 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.dims import solver
 from onnxprune.dims.axis import Axis, Dim, size
-from onnxprune.dims.carriers import (
-    AttributeSizes,
-    AttributeValue,
-    Carrier,
-    InputIndices,
-    InputSizes,
-    PinnedShape,
-)
+from onnxprune.dims.carriers import Default, Kind, Numbers, PinnedShape
 from onnxprune.dims.spec import POSITIONS
 
 if TYPE_CHECKING:
@@ -134,68 +127,50 @@ class Context:
         """A fresh axis of n indices that all stay."""
         return Dim(n, reason or f"{self.op} makes it")
 
+    def meet(self, a: Sequence[Axis], b: Sequence[Axis]) -> None:
+        """Axes are one, counted from the right, wherever their sizes agree."""
+        for axis, other in zip(reversed(a), reversed(b), strict=False):
+            if size(axis) == size(other):
+                solver.unify(axis, other)
+
     def broadcast(self, inputs: Iterable[int], output: int = 0) -> None:
         """Inputs broadcast into an output as numpy does; axes of size 1 say nothing."""
-        out = self.out(output)
         for i in inputs:
-            for k, axis in enumerate(reversed(self.axes(i) or ()), start=1):
-                if size(axis) == size(out[-k]):
-                    solver.unify(axis, out[-k])
+            self.meet(self.axes(i) or (), self.out(output))
 
     # Which integers follow.
 
-    def sizes(self, i: int, axes: Sequence[Axis | None]) -> None:
-        """Element k of integer input i is the size of axes[k]; of the last axes, where there are fewer elements.
-
-        Sizes that are computed from data cannot follow: then the axes stay.
-        """
-        value = self.node.inputs[i] if self.has(i) else None
-        if value is None:
-            return
-        known = self.tracer.measured.values.get(value)
-        if known is None:
-            for axis in axes:
-                if axis is not None:
-                    self.freeze(axis, f"{self.op} computes its size from data")
-        else:
-            self.carry(InputSizes(self.node, i, tuple(axes)[len(axes) - known.size :]))
-
-    def indices(self, i: int, axes: Sequence[Axis | None], edge: bool = False) -> None:
-        """The elements of integer input i are positions on axes[k] (bounds, with `edge`)."""
-        self._carry(i, InputIndices(self.node, i, tuple(axes), edge))
-
-    def attr_follows(
-        self, name: str, axes: Axis | Sequence[Axis | None], edge: bool = False
+    def follows(
+        self,
+        place: int | str,
+        axes: Sequence[Axis | None],
+        kind: Kind = "size",
+        missing: bool = False,
     ) -> None:
-        """An attribute, where present, is the size of an axis or a list of sizes (or of bounds)."""
-        if name in self.node.attributes:
-            each = tuple(axes) if isinstance(axes, Sequence) else (axes,)
-            self.carry(AttributeSizes(self.node, name, each, edge))
+        """The integers of an input or attribute, where it is there, go with axes (see `carriers.Numbers`).
 
-    def split_follows(self, parts: Sequence[Axis]) -> None:
-        """The node is a Split: its sizes, wherever this opset keeps them, are those of the parts."""
-        if self.opset < 13 or "split" in self.node.attributes:
-            self.carry(AttributeSizes(self.node, "split", tuple(parts)))
-        elif self.has(1):
-            self.sizes(1, parts)
-        else:
-            self.carry(InputSizes(self.node, 1, tuple(parts)))
+        They are those of the last axes, where there are fewer elements. Numbers that are computed from data cannot
+        follow: then the axes stay. With `missing`, what is not there is made once an axis is cut.
+        """
+        there = place in self.node.attributes if isinstance(place, str) else self.has(place)
+        if isinstance(place, int) and there:
+            known = self.tracer.measured.values.get(self.node.inputs[place])  # type: ignore[arg-type]
+            if known is None:
+                for axis in axes:
+                    if axis is not None:
+                        self.freeze(axis, f"{self.op} computes its size from data")
+                return
+            axes = axes[len(axes) - known.size :] if known.size < len(axes) else axes
+        if there or missing:
+            self.tracer.carriers.append(Numbers(self.node, place, tuple(axes), kind))
 
-    def attr_stays(self, name: str, value: float, axis: Axis) -> None:
+    def default_stays(self, name: str, value: float, axis: Axis) -> None:
         """An absent attribute's default depends on the size of an axis: write `value` once that is cut."""
         if name not in self.node.attributes:
-            self.carry(AttributeValue(self.node, name, value, axis))
+            self.tracer.carriers.append(Default(self.node, name, value, axis))
 
     def pin(self) -> None:
         """The node is a Shape: its answer stays the original one (of a weight: whichever of its uses are cut)."""
-        value = self.node.inputs[0]
+        axes = () if self.node.inputs[0] in self.tracer.weights else self.x(0)
         self.seen.add(0)
-        self.carry(PinnedShape(self.node, () if value in self.tracer.weights else self.x(0)))
-
-    def carry(self, carrier: Carrier) -> None:
-        """Notes an integer that follows."""
-        self.tracer.carriers.append(carrier)
-
-    def _carry(self, i: int, carrier: Carrier) -> None:
-        if self.has(i):
-            self.carry(carrier)
+        self.tracer.carriers.append(PinnedShape(self.node, axes))

@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims.axis import Axis, Keep, keep_mask
-from onnxprune.dims.carriers import new_size
+from onnxprune.dims.carriers import changes, new_size
 from onnxprune.dims.edit import Edit
-from onnxprune.dims.follow import changes, follow
+from onnxprune.dims.follow import follow
 from onnxprune.dims.trace import Tracing, Use
 from onnxprune.graph import Weight, replace
 

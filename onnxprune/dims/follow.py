@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims.axis import Axis, Keep, keep_mask
+from onnxprune.dims.axis import Axis, Keep, size
 from onnxprune.dims.carriers import (
-    AttributeSizes,
-    AttributeValue,
     Carrier,
-    InputIndices,
-    InputSizes,
+    Default,
+    Kind,
+    Numbers,
     PinnedShape,
-    new_edge,
-    new_size,
-    size_changes,
+    changes,
+    renumbered,
 )
 from onnxprune.dims.edit import Edit
 from onnxprune.dims.trace import Tracing
@@ -32,78 +30,58 @@ def follow(carrier: Carrier, tracing: Tracing, keep: Keep, edit: Edit) -> None:
     """Rewrites an integer where its axis shrinks."""
     job = _Follower(tracing, keep, edit)
     match carrier:
-        case InputSizes(node, index, axes) if changes(axes, keep):
-            job.sizes(node, index, axes)
-        case InputIndices(node, index, axes, edge) if changes(axes, keep):
-            job.indices(node, index, axes, edge)
-        case AttributeSizes(node, name, axes, edge) if changes(axes, keep):
-            job.attribute(node, name, axes, new_edge if edge else new_size)
-        case AttributeValue(node, name, value, axis) if size_changes(axis, keep):
+        case Numbers(node, str(name), axes) if changes(axes, keep):
+            job.attribute(node, name, axes, carrier.kind)
+        case Numbers(node, int(index), axes) if changes(axes, keep):
+            job.input(node, index, axes, carrier.kind)
+        case Default(node, name, value, axis) if changes([axis], keep):
             edit.node[node].attributes[name] = ir.AttrFloat32(name, value)
         case PinnedShape(node, axes) if changes(axes, keep) or not axes:
             job.pin(node)
-
-
-def changes(axes: Iterable[Axis | None], keep: Keep) -> bool:
-    """Whether any of the axes loses an index."""
-    return any(size_changes(axis, keep) for axis in axes)
 
 
 class _Follower:
     def __init__(self, tracing: Tracing, keep: Keep, edit: Edit) -> None:
         self.tracing, self.keep, self.edit = tracing, keep, edit
 
-    def sizes(self, node: ir.Node, index: int, axes: Axes) -> None:
-        """A constant where none of the sizes ever varies, else put together when the model runs."""
+    def attribute(self, node: ir.Node, name: str, axes: Axes, kind: Kind) -> None:
+        """A number or a list."""
+        attributes = self.edit.node[node].attributes
+        known = attributes.get(name)
+        if known is not None and known.type == ir.AttributeType.INT:
+            (new,) = renumbered(kind, axes, [known.as_int()], self.keep)
+            attributes[name] = ir.AttrInt64(name, new)
+        else:
+            old = _sizes(axes) if known is None else known.as_ints()
+            attributes[name] = ir.AttrInt64s(name, renumbered(kind, axes, old, self.keep))
+
+    def input(self, node: ir.Node, index: int, axes: Axes, kind: Kind) -> None:
+        """A constant where no element ever varies, else put together when the model runs."""
         source = node.inputs[index] if index < len(node.inputs) else None
         if source is None:
             twin = self.edit.node[node]
             twin.attributes.pop("num_outputs", None)
             twin.resize_inputs(index + 1)
-            self._set(node, index, np.array([self._new(axis) for axis in axes]))
+            self._set(node, index, renumbered(kind, axes, _sizes(axes), self.keep))
             return
-        old = self.tracing.measured.values.get(source, np.zeros(0, np.int64)).reshape(-1)
-        if len(old) != len(axes):
-            raise ValueError(f"{node.op_type} {node.name!r}: its sizes were not seen when it ran")
-        pairs = zip(axes, old, strict=True)
-        new = np.array([new_size(axis, int(n), self.keep) for axis, n in pairs])
+        old = self.tracing.measured.values[source].reshape(-1)
         fixed = self.tracing.measured.fixed[source].reshape(-1)
-        if node.op_type == "Reshape" and (~fixed).sum() == 1 and (new[fixed] > 0).all():
+        new = np.array(renumbered(kind, axes, old.tolist(), self.keep), np.int64)
+        if (
+            kind == "size"
+            and node.op_type == "Reshape"
+            and (~fixed).sum() == 1
+            and (new[fixed] > 0).all()
+        ):
             new, fixed = np.where(fixed, new, -1), np.ones_like(fixed)
         if fixed.all():
             self._set(node, index, new)
-        else:
+        elif kind == "size":
             made, value = self._assemble(node, self.edit.value[source], old, new, fixed)
             _graph(self.edit.node[node]).insert_before(self.edit.node[node], made)
             self.edit.replace_input(node, index, value)
-
-    def indices(self, node: ir.Node, index: int, axes: Axes, edge: bool) -> None:
-        """Bounds count what remains before them; indices that go are dropped, the others renumbered."""
-        source = node.inputs[index]
-        old = None if source is None else self.tracing.measured.constant(source)
-        if old is None:
+        else:
             raise ValueError(f"{node.op_type} {node.name!r} reads a cut axis at places that vary")
-        if edge:
-            pairs = zip(axes, old, strict=True)
-            new = np.array([new_edge(axis, int(n), self.keep) for axis, n in pairs])
-        else:
-            assert axes[0] is not None
-            mask = keep_mask(axes[0], self.keep)
-            old = np.where(old < 0, old + len(mask), old)
-            new = (np.cumsum(mask) - 1)[old[mask[old]]]
-        self._set(node, index, new)
-
-    def attribute(self, node: ir.Node, name: str, axes: Axes, rule: Callable[..., int]) -> None:
-        """A number or a list; made where it is missing."""
-        attributes = self.edit.node[node].attributes
-        known = attributes.get(name)
-        if known is None:
-            attributes[name] = ir.AttrInt64s(name, [self._new(axis) for axis in axes])
-        elif known.type == ir.AttributeType.INT:
-            attributes[name] = ir.AttrInt64(name, rule(axes[0], known.as_int(), self.keep))
-        else:
-            pairs = zip(axes, known.as_ints(), strict=True)
-            attributes[name] = ir.AttrInt64s(name, [rule(axis, n, self.keep) for axis, n in pairs])
 
     def pin(self, node: ir.Node) -> None:
         """The users of a Shape go on reading the original sizes."""
@@ -119,16 +97,13 @@ class _Follower:
             _graph(twin).insert_after(twin, made)
         self.edit.replace_users(output, pinned, users)
 
-    def _new(self, axis: Axis | None) -> int:
-        return 0 if axis is None else int(keep_mask(axis, self.keep).sum())
-
-    def _set(self, node: ir.Node, index: int, new: np.ndarray) -> None:
+    def _set(self, node: ir.Node, index: int, numbers: Sequence[int] | np.ndarray) -> None:
         """Gives an integer input new contents: in place where the constant is this node's own."""
         source = node.inputs[index] if index < len(node.inputs) else None
         known = None if source is None else self.tracing.constants.get(source)
         wide = source is None or source.dtype != ir.DataType.INT32
         kind = np.dtype(np.int64 if wide else np.int32) if known is None else known.dtype.numpy()
-        new = new.astype(kind)
+        new = np.array(numbers, kind)
         if known is not None and known.kind != "constant_of_shape":
             twin = self.edit.weight[known]
             if len(twin.value.uses()) == 1 and not twin.value.is_graph_output():
@@ -168,6 +143,10 @@ class _Follower:
             pieces.append(piece)
         joined = emit("Concat", pieces, axis=0)
         return made, joined
+
+
+def _sizes(axes: Axes) -> list[int]:
+    return [0 if axis is None else size(axis) for axis in axes]
 
 
 def _graph(node: ir.Node) -> ir.Graph:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTRIB", "Rule", "axes", "rule_for", "specs"]
 
-Rule = Callable[["Context"], None]
+Rule = Callable[["Context"], object]
 CONTRIB = "com.microsoft"
 
 _RULES: dict[tuple[str, str], Rule] = {}

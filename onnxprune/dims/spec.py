@@ -1,196 +1,217 @@
 """Axis rules as one line of text.
 
-`"n (g i) _*, (g o) i _*, (g o) -> n (g o) _*"` says what a convolution says: inputs before the arrow, outputs after it,
-their axes separated by spaces. Missing optional inputs and outputs are skipped.
+`"n (g i) _*, (g o) i _*, (g o) -> n (g o) _*; group/1=g"` says what a convolution says: inputs before the arrow,
+outputs after it, their axes separated by spaces. Missing optional inputs and outputs are skipped.
 
     c        an axis; the same letter is the same axis everywhere in the spec
     (g o)    a product of axes, outermost first
+    a+(g o)  a sum of axes
     4        an axis (or factor) of that size whose indices stay
     _        an axis whose indices stay
-    _*       any number of those
+    c!       an axis (or factor) whose indices stay, although tensors share it
+    c~       the op normalises over this axis (or factor): cutting it is inexact
+    c?       an axis that is broadcast where its size is 1 or, at the left, where it is missing
     s*       any number of axes, the same in each tensor that has them (counted from the right, size 1 broadcasts)
-    c!       an axis whose indices stay, although tensors share it
-    c~       the op normalises over this axis: cutting it is inexact
-    c?       an axis that may have size 1 instead and is then broadcast
+    _*       any number of axes whose indices stay
     *        (alone) this tensor says nothing
+             (nothing) this tensor is not there, or has no axes
 
-A part after `;` gives the letters whose size is an attribute, with a default after a slash: `g=group/1`. A part after
-a second `;` gives the attributes that follow an axis: `hidden_size=h`.
+Alternatives are separated by `|`: the first is taken that fits the numbers of axes. `mode=CRD:` before one asks for an
+attribute's value, `layout:` for one that is set and not 0. A part after `;` gives attributes that are sizes, with the
+default after a slash: `group/1=g` of an axis, `qkv_hidden_sizes=(h d) (h d) (h v)` of several; they follow when the
+axis is cut.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.dims.axis import Axis, Dim, Product, size
+import numpy as np
+
+from onnxprune.dims.axis import Axis, Dim, Product, Sum, size
 
 if TYPE_CHECKING:
     from onnxprune.dims.context import Context
 
-__all__ = ["POSITIONS", "Spec"]
+__all__ = ["POSITIONS", "Spec", "Token"]
 
 POSITIONS = "works along it"
 """How the reason ends where an axis holds positions (of a kernel, an image, a sequence), not channels."""
 
-_TOKEN = re.compile(r"\(([^)]*)\)(\?)?|(\S+)")
+_WORD = re.compile(r"(?:\([^)]*\)|[^\s()])+")
+_CONDITION = re.compile(r"\s*(\w+)(?:=(\w+))?:")
+
+Letters = dict[str, Axis]
 
 
 @dataclass(frozen=True)
 class Token:
-    """One word of a tensor's description: its factors (one but for a product) and marks."""
+    """One axis as a spec writes it: a sum of products of letters, which may bear `!` or `~`."""
 
-    factors: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
+    broadcast: bool = False
     repeated: bool = False
-    inexact: bool = False
-    optional: bool = False
-    frozen: bool = False
+
+    @classmethod
+    def parse(cls, word: str) -> Token:
+        """Reads one word of a spec."""
+        body = word.rstrip("?*")
+        parts = tuple(tuple(part.strip("()").split()) for part in body.split("+"))
+        return cls(parts, body != word, word.endswith("*"))
+
+    @property
+    def names(self) -> list[str]:
+        """Its letters with their marks."""
+        return [name for part in self.parts for name in part]
+
+    def numbered(self, k: int) -> Token:
+        """The k-th axis, from the right, of those that a repeated token stands for."""
+        letter, mark = _bare(self.names[0]), self.names[0][len(_bare(self.names[0])) :]
+        return Token(((f"{letter}{k}{mark}",),), broadcast=True)
+
+    def axis(self, letters: Mapping[str, Axis]) -> Axis:
+        """The axis, where all letters are known."""
+        products = (Product(tuple(letters[_bare(name)] for name in part)) for part in self.parts)
+        return Sum(tuple(products))
+
+    def solved(self, total: int, letters: Letters) -> Axis | None:
+        """The axis of a given size; at most one letter may be unknown, whose size follows. None where nothing fits."""
+        unknown = {_bare(name) for name in self.names} - letters.keys()
+        for number in filter(str.isdigit, sorted(unknown)):
+            letters[number] = Dim(int(number), "its number is fixed by the op")
+            unknown.remove(number)
+        if len(unknown) > 1:
+            return None
+        for letter in unknown:
+            letters[letter] = Dim(1)
+            letters[letter] = Dim(total // max(1, size(self.axis(letters))))
+        axis = self.axis(letters)
+        return axis if size(axis) == total else None
+
+
+Tensor = tuple[Token, ...] | None
+Cells = list[tuple[Token, Axis]]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """The axes of all inputs and outputs, and which attribute must have which value for that."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    condition: tuple[str, str | None] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Alternative:
+        """Reads what is between two bars."""
+        condition = _CONDITION.match(text)
+        left, arrow, right = text[condition.end() if condition else 0 :].partition("->")
+        if not arrow:
+            raise ValueError(f"no arrow in the axis spec {text!r}")
+        asked = (condition[1], condition[2]) if condition else None
+        return cls(_tensors(left), _tensors(right), asked)
+
+    def cells(self, node: Context) -> Cells | None:
+        """Tokens paired with the axes of a node; None where they do not fit."""
+        if self.condition is not None:
+            name, wanted = self.condition
+            given = node.attr(name)
+            if not given or wanted not in (None, given):
+                return None
+        found: Cells = []
+        for tensors, axes_of in ((self.inputs, node.axes), (self.outputs, node.out)):
+            for i, tokens in enumerate(tensors):
+                cells = [] if tokens is None else _matched(tokens, axes_of(i) or ())
+                if cells is None:
+                    return None
+                found += cells
+        return found
 
 
 @dataclass(frozen=True)
 class Spec:
     """A parsed spec. `apply` is the rule."""
 
-    inputs: tuple[tuple[Token, ...] | None, ...]
-    outputs: tuple[tuple[Token, ...] | None, ...]
-    letter_sizes: tuple[tuple[str, str, int | None], ...]
-    attribute_sizes: tuple[tuple[str, str], ...]
+    alternatives: tuple[Alternative, ...]
+    sizes: tuple[tuple[str, int | None, tuple[Token, ...]], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Spec:
         """Reads a spec; the module's docstring is the grammar."""
-        body, _, settings = text.partition(";")
-        settings, _, followers = settings.partition(";")
-        left, arrow, right = body.partition("->")
-        if not arrow:
-            raise ValueError(f"no arrow in the axis spec {text!r}")
-        return cls(_tensors(left), _tensors(right), _settings(settings), _followers(followers))
+        body, _, attributes = text.partition(";")
+        sizes = []
+        for each in filter(None, attributes.split(",")):
+            key, _, axes = each.partition("=")
+            name, _, default = key.strip().partition("/")
+            sizes.append((name, int(default) if default else None, _tokens(axes)))
+        return cls(tuple(map(Alternative.parse, body.split("|"))), tuple(sizes))
 
-    def apply(self, node: Context) -> None:
-        """States the equalities for one node."""
-        pairs = [
-            (tokens, node.axes(i))
-            for i, tokens in enumerate(self.inputs)
-            if tokens is not None and i < node.input_count
-        ] + [
-            (tokens, node.out(i))
-            for i, tokens in enumerate(self.outputs)
-            if tokens is not None and i < node.output_count
-        ]
-        letters: dict[str, Axis] = {}
-        for letter, attribute, default in self.letter_sizes:
-            n = node.attr(attribute, default)
-            if n is not None:
-                letters[letter] = Dim(int(n))
-        cells = [
-            cell
-            for tokens, axes in pairs
-            if axes is not None
-            for cell in _match(tokens, axes, node)
-        ]
+    def apply(self, node: Context) -> Letters:
+        """States the equalities for one node.
+
+        Returns:
+            The axis that each letter stands for; none where the spec does not fit, and all that the node touches stays.
+        """
+        cells = next((c for each in self.alternatives if (c := each.cells(node)) is not None), None)
+        if cells is None:
+            node.freeze_all(f"{node.op} does not usually have as many axes as here")
+            return {}
+        letters: Letters = {}
+        follow: list[tuple[str, list[Axis | None]]] = []
+        for attribute, default, tokens in self.sizes:
+            given = node.attr(attribute, default)
+            if given is not None:
+                pairs = zip(tokens, np.ravel(given), strict=True)
+                follow.append((attribute, [token.solved(int(n), letters) for token, n in pairs]))
         # Plain letters first: they give the sizes that products need.
-        for token, name, axis in sorted(cells, key=lambda cell: len(cell[0].factors)):
-            self._state(node, token, name, axis, letters)
-        for attribute, letter in self.attribute_sizes:
-            if letter in letters:
-                node.attr_follows(attribute, letters[letter])
-
-    def _state(
-        self, node: Context, token: Token, name: str, axis: Axis, letters: dict[str, Axis]
-    ) -> None:
-        if token.inexact:
-            node.inexact(axis, f"{node.op} normalises over it")
-        if token.frozen:
-            node.freeze(axis)
-        if token.optional and size(axis) == 1:
-            return
-        if len(token.factors) > 1:
-            product = _product(token, axis, letters)
-            if product is None:
-                node.freeze(axis, f"{node.op} merges it in an unknown way")
-            else:
-                node.unify(axis, product)
-        elif name == "_":
-            node.freeze(axis, f"{node.op} works along it")
-        elif name.isdigit():
-            node.unify(axis, Dim(int(name), f"{node.op} has {name} of them"))
-        elif name not in letters:
-            letters[name] = axis
-        elif token.optional or token.repeated:
-            if size(letters[name]) == 1:
-                letters[name] = axis
-            elif size(axis) != 1:
-                node.unify(axis, letters[name])
-        else:
-            node.unify(axis, letters[name])
+        for token, axis in sorted(cells, key=lambda cell: len(cell[0].names)):
+            if token.names[0].startswith("_"):
+                node.freeze(axis)
+            elif size(axis) > 1 or not token.broadcast:
+                stated = token.solved(size(axis), letters)
+                if stated is None:
+                    node.freeze_all(f"{node.op} merges axes in an unknown way")
+                    return {}
+                node.unify(axis, stated)
+                _mark(node, token, letters)
+        for attribute, axes in follow:
+            node.follows(attribute, axes)
+        return letters
 
 
-def _match(
-    tokens: tuple[Token, ...], axes: tuple[Axis, ...], node: Context
-) -> list[tuple[Token, str, Axis]]:
-    """Pairs tokens with axes; repeated tokens are numbered from the right."""
-    extra = len(axes) - sum(not token.repeated for token in tokens)
-    if extra < 0 or (extra and not any(token.repeated for token in tokens)):
-        for axis in axes:
-            node.freeze(axis, f"{node.op} does not usually have {len(axes)} axes there")
+def _mark(node: Context, token: Token, letters: Letters) -> None:
+    for name in token.names:
+        if name.endswith("~"):
+            node.inexact(letters[_bare(name)], f"{node.op} normalises over it")
+        elif name.endswith("!"):
+            node.freeze(letters[_bare(name)])
+
+
+def _matched(tokens: tuple[Token, ...], axes: tuple[Axis, ...]) -> Cells | None:
+    """Pairs tokens with axes, one for one; a tensor without axes fits everywhere."""
+    if not axes:
         return []
-    cells, i = [], 0
-    for token in tokens:
-        for k in range(extra if token.repeated else 1):
-            name = token.factors[0]
-            if token.repeated and name != "_":
-                name = f"{name}{extra - k}*"
-            cells.append((token, name, axes[i]))
-            i += 1
-    return cells
+    while len(tokens) > len(axes) and tokens[0].broadcast:
+        tokens = tokens[1:]
+    for at, token in enumerate(tokens):
+        if token.repeated:
+            count = len(axes) - len(tokens) + 1
+            many = [token.numbered(k) for k in range(count, 0, -1)]
+            tokens = (*tokens[:at], *many, *tokens[at + 1 :])
+            break
+    return list(zip(tokens, axes, strict=True)) if len(tokens) == len(axes) else None
 
 
-def _product(token: Token, axis: Axis, letters: dict[str, Axis]) -> Product | None:
-    """The product that a token stands for; at most one unknown factor, whose size follows from the whole."""
-    total, unknown = size(axis), []
-    for name in token.factors:
-        if name.isdigit():
-            letters.setdefault(name, Dim(int(name), "its number is fixed by the op"))
-        if name in letters:
-            n = size(letters[name])
-            if n == 0 or total % n:
-                return None
-            total //= n
-        else:
-            unknown.append(name)
-    if len(unknown) > 1 or (not unknown and total != 1):
-        return None
-    for name in unknown:
-        letters[name] = Dim(total)
-    return Product(tuple(letters[name] for name in token.factors))
+def _bare(name: str) -> str:
+    return name.rstrip("!~")
 
 
-def _tensors(text: str) -> tuple[tuple[Token, ...] | None, ...]:
-    return tuple(None if t.strip() == "*" else _tokens(t) for t in text.split(","))
+def _tensors(text: str) -> tuple[Tensor, ...]:
+    return tuple(None if each.strip() == "*" else _tokens(each) for each in text.split(","))
 
 
 def _tokens(text: str) -> tuple[Token, ...]:
-    tokens = []
-    for product, mark, word in _TOKEN.findall(text):
-        if product:
-            tokens.append(Token(tuple(product.split()), optional=bool(mark)))
-        else:
-            name = word.rstrip("~?*!")
-            marks = word[len(name) :]
-            tokens.append(Token((name,), "*" in marks, "~" in marks, "?" in marks, "!" in marks))
-    return tuple(tokens)
-
-
-def _settings(text: str) -> tuple[tuple[str, str, int | None], ...]:
-    found = []
-    for setting in filter(None, (part.strip() for part in text.split(","))):
-        letter, _, attribute = setting.partition("=")
-        attribute, _, default = attribute.partition("/")
-        found.append((letter, attribute, int(default) if default else None))
-    return tuple(found)
-
-
-def _followers(text: str) -> tuple[tuple[str, str], ...]:
-    parts = (part.strip().partition("=") for part in text.split(",") if part.strip())
-    return tuple((attribute, letter) for attribute, _, letter in parts)
+    return tuple(map(Token.parse, _WORD.findall(text)))

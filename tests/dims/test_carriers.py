@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxprune.dims.axis import Dim, Product
-from onnxprune.dims.carriers import new_edge, new_index, new_size, size_changes
+from onnxprune.dims.carriers import changes, new_edge, new_size, renumbered
 
 LAST = int(np.iinfo(np.int64).max)
 DIM = Dim(6)
@@ -31,12 +31,11 @@ def test_bounds_far_beyond_the_end_stay_beyond() -> None:
     assert new_edge(None, 3, KEEP) == 3
 
 
-def test_indices_are_renumbered() -> None:
-    assert [new_index(DIM, k, KEEP) for k in (0, 2, 3, 5, -1)] == [0, 1, 2, 3, 3]
+def test_indices_are_renumbered_or_dropped() -> None:
+    assert renumbered("index", [DIM], [0, 1, 2, 3, 5, -1, -2], KEEP) == [0, 1, 2, 3, 3]
 
 
 def test_what_changes() -> None:
-    assert size_changes(DIM, KEEP)
-    assert size_changes(Product((Dim(2), DIM)), KEEP)
-    assert not size_changes(Dim(6), KEEP)
-    assert not size_changes(None, KEEP)
+    assert changes([None, DIM], KEEP)
+    assert changes([Product((Dim(2), DIM))], KEEP)
+    assert not changes([Dim(6), None], KEEP)

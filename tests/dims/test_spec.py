@@ -2,23 +2,36 @@ from __future__ import annotations
 
 import pytest
 
-from onnxprune.dims import axes, rule_for, specs
-from onnxprune.dims.spec import Spec, Token
+from onnxprune.dims import Axis, Dim, axes, rule_for, size, specs
+from onnxprune.dims.spec import Alternative, Spec, Token
 from tests.dims.exact import build, prune
 
 
 def test_the_grammar() -> None:
-    spec = Spec.parse("n (g i) _*, *, (g o)? c~ -> s* 4 d!; g=group/1, h=heads; group=g")
-    assert spec.inputs == (
-        (Token(("n",)), Token(("g", "i")), Token(("_",), repeated=True)),
+    spec = Spec.parse(
+        "n (g i~)+k _*, *, (g o)? -> s* d! | mode=CRD: , n -> 4; group/1=g, h=(g o) n"
+    )
+    first, second = spec.alternatives
+    assert first.inputs == (
+        (Token((("n",),)), Token((("g", "i~"), ("k",))), Token((("_",),), True, repeated=True)),
         None,
-        (Token(("g", "o"), optional=True), Token(("c",), inexact=True)),
+        (Token((("g", "o"),), broadcast=True),),
     )
-    assert spec.outputs == (
-        (Token(("s",), repeated=True), Token(("4",)), Token(("d",), frozen=True)),
+    assert first.outputs == ((Token((("s",),), True, repeated=True), Token((("d!",),))),)
+    assert second == Alternative(((), (Token((("n",),)),)), ((Token((("4",),)),),), ("mode", "CRD"))
+    assert spec.sizes == (
+        ("group", 1, (Token((("g",),)),)),
+        ("h", None, (Token((("g", "o"),)), Token((("n",),)))),
     )
-    assert spec.letter_sizes == (("g", "group", 1), ("h", "heads", None))
-    assert spec.attribute_sizes == (("group", "g"),)
+
+
+def test_one_unknown_letter_of_an_axis_follows_from_its_size() -> None:
+    letters: dict[str, Axis] = {"h": Dim(3)}
+    stated = Token.parse("(h d)+(h 2 d)").solved(36, letters)
+    assert stated is not None
+    assert size(letters["d"]) == 4
+    assert Token.parse("(h d)").solved(13, letters) is None
+    assert Token.parse("(e f)").solved(12, letters) is None
 
 
 def test_a_spec_without_an_arrow_is_refused() -> None:

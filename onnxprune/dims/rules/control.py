@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from onnxprune.dims.axis import Axis
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import axes
-
-
-def _unify_all(node: Context, a: tuple[Axis, ...], b: tuple[Axis, ...], what: str) -> None:
-    if len(a) != len(b):
-        for axis in (*a, *b):
-            node.freeze(axis, what)
-        return
-    for axis, other in zip(a, b, strict=True):
-        node.unify(axis, other)
-
-
-def _body(node: Context, name: str) -> ir.Graph:
-    graph = node.attr(name)
-    assert isinstance(graph, ir.Graph)
-    return graph
-
-
-def _inside(node: Context, value: ir.Value) -> tuple[Axis, ...]:
-    """The axes of a value that a body gives back, and of a weight given back as it is."""
-    return node.tracer.axes_of(value)
 
 
 @axes("If")
@@ -36,50 +18,69 @@ def if_(node: Context) -> None:
         body = _body(node, name)
         node.tracer.walk(body)
         for i, value in enumerate(body.outputs):
-            _unify_all(node, _inside(node, value), node.out(i), "the branches of If differ in it")
+            _same(node, node.tracer.axes_of(value), node.out(i))
 
 
 @axes("Loop")
 def loop(node: Context) -> None:
-    """Carried values are the same before, inside and after; scanned ones get a new first axis."""
+    """Inputs and body inputs: trip count, condition, carried; body outputs: condition, carried, scanned."""
     body = _body(node, "body")
-    carried = node.input_count - 2
-    for i in range(carried):
-        _unify_all(
-            node, node.axes(2 + i) or (), _inside(node, body.inputs[2 + i]), "Loop changes it"
-        )
-    node.tracer.walk(body)
-    for i, value in enumerate(body.outputs[1:]):
-        axes_inside, out = _inside(node, value), node.out(i)
-        if i < carried:
-            _unify_all(node, axes_inside, _inside(node, body.inputs[2 + i]), "Loop changes it")
-            _unify_all(node, axes_inside, out, "Loop changes it")
-        else:
-            _unify_all(node, axes_inside, out[1:], "Loop changes it")
-            node.freeze(out[0])
+    _iterate(node, body, node.input_count, range(2, node.input_count), body.outputs[1:])
 
 
 @axes("Scan")
 def scan(node: Context) -> None:
     """As Loop, with inputs taken slice by slice along their first axis."""
     body = _body(node, "body")
-    states = node.input_count - node.attr("num_scan_inputs")
-    simple = not any(any(node.attr(name, ())) for name in ("scan_input_axes", "scan_output_axes"))
-    if not simple or node.opset < 9:
+    if node.opset < 9 or any(
+        any(node.attr(name, ())) for name in ("scan_input_axes", "scan_output_axes")
+    ):
         node.freeze_all("Scan along other axes than the first")
         return
-    for i, value in enumerate(body.inputs):
-        outside = node.axes(i) or ()
-        if i >= states:
-            node.freeze(outside[0])
-            outside = outside[1:]
-        _unify_all(node, outside, _inside(node, value), "Scan changes it")
+    states = node.input_count - node.attr("num_scan_inputs")
+    _iterate(node, body, states, range(node.input_count), body.outputs)
+
+
+def _iterate(
+    node: Context, body: ir.Graph, states: int, inputs: range, outputs: Sequence[ir.Value]
+) -> None:
+    """Carried values are the same before, inside and after; scanned ones have a first axis more outside.
+
+    Args:
+        node: The Loop or Scan.
+        body: Its body, whose inputs stand as those of the node do.
+        states: Inputs before this one are carried.
+        inputs: Which inputs go into the body.
+        outputs: The outputs of the body that the node gives: those carried, then those scanned.
+    """
+    inside = node.tracer.axes_of
+    carried = [i for i in inputs if i < states]
+    for i in inputs:
+        _same(node, _each(node, node.axes(i) or (), i >= states), inside(body.inputs[i]))
     node.tracer.walk(body)
-    for i, value in enumerate(body.outputs):
-        axes_inside, out = _inside(node, value), node.out(i)
-        if i < states:
-            _unify_all(node, axes_inside, _inside(node, body.inputs[i]), "Scan changes it")
-            _unify_all(node, axes_inside, out, "Scan changes it")
-        else:
-            _unify_all(node, axes_inside, out[1:], "Scan changes it")
-            node.freeze(out[0])
+    for k, value in enumerate(outputs):
+        _same(node, _each(node, node.out(k), k >= len(carried)), inside(value))
+    for i, value in zip(carried, outputs, strict=False):
+        _same(node, inside(body.inputs[i]), inside(value))
+
+
+def _each(node: Context, axes: tuple[Axis, ...], scanned: bool) -> tuple[Axis, ...]:
+    """The axes of what is inside at one iteration; those iterated over stay."""
+    for axis in axes[:scanned]:
+        node.freeze(axis)
+    return axes[scanned:]
+
+
+def _same(node: Context, a: tuple[Axis, ...], b: tuple[Axis, ...]) -> None:
+    if len(a) != len(b):
+        for axis in (*a, *b):
+            node.freeze(axis, f"{node.op} changes it")
+        return
+    for axis, other in zip(a, b, strict=True):
+        node.unify(axis, other)
+
+
+def _body(node: Context, name: str) -> ir.Graph:
+    graph = node.attr(name)
+    assert isinstance(graph, ir.Graph)
+    return graph

@@ -7,8 +7,9 @@ from onnxprune.dims.registry import CONTRIB, axes
 
 UNARY = (
     "Abs Acos Acosh Affine Asin Asinh Atan Atanh BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp "
-    "Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not ParametricSoftplus Reciprocal "
-    "Relu Round ScaledTanh Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
+    "Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log LpNormalization Mish Neg Not "
+    "ParametricSoftplus Reciprocal Relu Round ScaledTanh Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt "
+    "Swish Tan Tanh ThresholdedRelu"
 )
 BROADCAST = (
     "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
@@ -17,9 +18,9 @@ BROADCAST = (
 
 
 @axes(*UNARY.split())
-@axes("QuickGelu", "Gelu", domain=CONTRIB)
+@axes("QuickGelu", "Gelu", "QLinearLeakyRelu", "QLinearSigmoid", domain=CONTRIB)
 def unary(node: Context) -> None:
-    """Every output (Dropout has a mask as its second) has the axes of the first input."""
+    """Every output (Dropout has a mask as its second) has the axes of the first input; zeros add nothing to a norm."""
     for i in range(node.output_count):
         node.set_out(node.x(0), i)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxprune.dims.axis import Axis, Sum
 from onnxprune.dims.context import Context
-from onnxprune.dims.registry import axes
+from onnxprune.dims.registry import axes, specs
 from onnxprune.dims.solver import split
+
+specs({"ReverseSequence": "t! b! s*, * -> t! b! s*"})
 
 MOST_RUNS = 256
 """A fixed list of indices is followed where it is made of at most this many contiguous runs."""
@@ -23,7 +27,7 @@ def gather(node: Context) -> None:
         node.freeze(x[k], "Gather picks from it")
         picked = tuple(node.x(1))
     else:
-        node.indices(1, [x[k]])
+        node.follows(1, [x[k]], "index")
     node.set_out((*x[:k], *picked, *x[k + 1 :]))
 
 
@@ -49,24 +53,23 @@ def _runs(node: Context, axis: Axis) -> tuple[Axis, ...] | None:
 @axes("GatherND")
 def gather_nd(node: Context) -> None:
     """The first axes are indexed; those after them pass."""
-    x, indices, out = node.x(0), node.x(1), node.out()
-    depth = node.attr("batch_dims", 0) + node.shape(1)[-1]
-    for axis in (*x[:depth], *indices, *out[: len(indices) - 1]):
-        node.freeze(axis)
-    for axis, other in zip(x[depth:], out[len(indices) - 1 :], strict=True):
-        node.unify(axis, other)
+    _indexed(node, node.attr("batch_dims", 0) + node.shape(1)[-1], node.out())
 
 
 @axes("ScatterND")
 def scatter_nd(node: Context) -> None:
     """The first axes are indexed; those after them are the updates' too."""
-    x, indices, updates = node.x(0), node.x(1), node.x(2)
-    depth = node.shape(1)[-1]
-    for axis in (*x[:depth], *indices, *updates[: len(indices) - 1]):
+    _indexed(node, node.shape(1)[-1], node.x(2))
+    node.set_out(node.x(0))
+
+
+def _indexed(node: Context, depth: int, slices: Sequence[Axis]) -> None:
+    """The first `depth` axes of the data are indexed; the others are the last ones of the slices."""
+    x, indices = node.x(0), node.x(1)
+    for axis in (*x[:depth], *indices, *slices[: len(indices) - 1]):
         node.freeze(axis)
-    for axis, other in zip(x[depth:], updates[len(indices) - 1 :], strict=True):
+    for axis, other in zip(x[depth:], slices[len(indices) - 1 :], strict=True):
         node.unify(axis, other)
-    node.set_out(x)
 
 
 @axes("ArgMax", "ArgMin")
@@ -98,15 +101,6 @@ def cumulate(node: Context) -> None:
     node.set_out(x)
 
 
-@axes("ReverseSequence")
-def reverse_sequence(node: Context) -> None:
-    """Positions along time and batch matter; the rest passes."""
-    x = node.x(0)
-    for axis in x[:2]:
-        node.freeze(axis)
-    node.set_out(x)
-
-
 @axes("Shape")
 def shape(node: Context) -> None:
     """Keeps answering the original sizes (see `carriers.PinnedShape`)."""
@@ -116,4 +110,4 @@ def shape(node: Context) -> None:
 @axes("ConstantOfShape")
 def constant_of_shape(node: Context) -> None:
     """As large as it is asked to be."""
-    node.sizes(0, node.out())
+    node.follows(0, node.out())

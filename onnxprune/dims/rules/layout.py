@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
 
 from onnxprune.dims.axis import Axis, Dim, Product, Sum, size
 from onnxprune.dims.context import Context
-from onnxprune.dims.registry import axes
+from onnxprune.dims.registry import axes, specs
 from onnxprune.dims.solver import split, unify
+
+specs(
+    {
+        "DepthToSpace": "mode=CRD: n (c k!) _* -> n c _* | n (k! c) _* -> n c _*",
+        "SpaceToDepth": "n c _* -> n (k! c) _*",
+        "Trilu": "s* m! n! -> s* m! n!",
+    }
+)
 
 
 @axes("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(node: Context) -> None:
     """Axes before and after fall into the smallest groups of equal size; in each, the products are one."""
-    before, after = list(node.x(0)), list(node.out())
-    i = j = 0
-    while i < len(before) or j < len(after):
-        left, right = before[i : i + 1], after[j : j + 1]
-        i, j = i + 1, j + 1
-        while size(Product(tuple(left))) != size(Product(tuple(right))):
-            if size(Product(tuple(left))) < size(Product(tuple(right))) and i < len(before):
-                left.append(before[i])
-                i += 1
-            elif j < len(after):
-                right.append(after[j])
-                j += 1
-            else:
-                node.freeze_all(f"{node.op} of an empty tensor")
-                return
-        node.unify(Product(tuple(left)), Product(tuple(right)))
+    sides = (node.x(0), node.out())
+    ends = [np.cumprod([size(axis) for axis in side]) for side in sides]
+    if any(0 in end for end in ends):
+        node.freeze_all(f"{node.op} of an empty tensor")
+        return
+    common = np.intersect1d(ends[0], ends[1])
+    for k in range(len(common)):
+        left, right = (
+            Product(tuple(axis for axis, group in zip(side, groups, strict=True) if group == k))
+            for side, groups in zip(
+                sides, (np.searchsorted(common, end) for end in ends), strict=True
+            )
+        )
+        node.unify(left, right)
     if node.op == "Reshape":
-        node.sizes(1, node.out())
-        node.attr_follows("shape", node.out())
+        node.follows(1, node.out())
+        node.follows("shape", node.out())
 
 
 @axes("Transpose")
@@ -44,12 +50,16 @@ def transpose(node: Context) -> None:
 @axes("Concat")
 def concat(node: Context) -> None:
     """Along one axis, the sum of the inputs'; along the others, all are one."""
-    out, parts = node.out(), [node.x(i) for i in range(node.input_count)]
-    k = node.attr("axis", 1) % len(out)
+    join(node, range(node.input_count), node.attr("axis", 1))
+
+
+def join(node: Context, inputs: range, k: int) -> None:
+    """The output is these inputs put together along axis k."""
+    out, parts = node.out(), [node.x(i) for i in inputs]
+    k %= len(out)
     for part in parts:
-        for j, axis in enumerate(part):
-            if j != k:
-                node.unify(axis, out[j])
+        for axis, other in zip(part[:k] + part[k + 1 :], out[:k] + out[k + 1 :], strict=True):
+            node.unify(axis, other)
     node.unify(out[k], Sum(tuple(part[k] for part in parts)))
 
 
@@ -61,7 +71,8 @@ def split_(node: Context) -> None:
     parts = split(x[k], [node.out_shape(i)[k] for i in range(node.output_count)])
     for i, part in enumerate(parts):
         node.set_out((*x[:k], part, *x[k + 1 :]), i)
-    node.split_follows(parts)
+    attribute = node.opset < 13 or "split" in node.node.attributes
+    node.follows("split" if attribute else 1, parts, missing=True)
 
 
 @axes("Slice")
@@ -84,8 +95,8 @@ def slice_(node: Context) -> None:
     # Where k-th indices are taken, the start is a position inside the k and stays.
     starts = [None if where and where[2] > 1 else x[k] for k, where in bounds.items()]
     for i, name, cut in ((1, "starts", starts), (2, "ends", ends)):
-        node.indices(i, cut, edge=True)
-        node.attr_follows(name, cut, edge=True)
+        node.follows(i, cut, "edge")
+        node.follows(name, cut, "edge")
 
 
 def _bounds(node: Context) -> dict[int, tuple[int, int, int] | None] | None:
@@ -137,8 +148,8 @@ def pad(node: Context) -> None:
             node.unify(padded, Sum((ends[k][0], axis, ends[k][1])))
     if amounts is not None:
         pieces = [ends[k][side] if k in ends else None for side in (0, 1) for k in amounts]
-        node.sizes(1, pieces)
-        node.attr_follows("pads", pieces)
+        node.follows(1, pieces)
+        node.follows("pads", pieces)
 
 
 def _amounts(node: Context) -> dict[int, tuple[int, int]] | None:
@@ -155,7 +166,7 @@ def _amounts(node: Context) -> dict[int, tuple[int, int]] | None:
 def expand(node: Context) -> None:
     """Broadcasts to a shape; an axis that grows from 1 is new."""
     node.broadcast([0])
-    node.sizes(1, node.out())
+    node.follows(1, node.out())
 
 
 @axes("Tile")
@@ -165,37 +176,3 @@ def tile(node: Context) -> None:
     for axis, other in zip(x, out, strict=True):
         repeats = size(other) // max(size(axis), 1)
         node.unify(other, Product((node.frozen_axis(repeats, "Tile repeats it"), axis)))
-
-
-@axes("DepthToSpace")
-def depth_to_space(node: Context) -> None:
-    """Channels are `b b c` (DCR) or `c b b` (CRD)."""
-    x, out = node.x(0), node.out()
-    block = node.frozen_axis(node.attr("blocksize") ** 2, "DepthToSpace moves blocks of it")
-    crd = node.attr("mode", "DCR") == "CRD"
-    node.unify(x[1], Product((out[1], block) if crd else (block, out[1])))
-    _spatial(node, x, out)
-
-
-@axes("SpaceToDepth")
-def space_to_depth(node: Context) -> None:
-    """Channels become `b b c`."""
-    x, out = node.x(0), node.out()
-    block = node.frozen_axis(node.attr("blocksize") ** 2, "SpaceToDepth moves blocks of it")
-    node.unify(out[1], Product((block, x[1])))
-    _spatial(node, x, out)
-
-
-def _spatial(node: Context, x: Sequence[Axis], out: Sequence[Axis]) -> None:
-    node.unify(x[0], out[0])
-    for axis in (*x[2:], *out[2:]):
-        node.freeze(axis)
-
-
-@axes("Trilu")
-def trilu(node: Context) -> None:
-    """Works on the positions of the last two axes."""
-    x = node.x(0)
-    for axis in x[-2:]:
-        node.freeze(axis)
-    node.set_out(x)

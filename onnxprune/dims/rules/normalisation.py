@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.dims.axis import Dim, Product, size
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import CONTRIB, axes, specs
+from onnxprune.dims.spec import Spec
 
 specs(
     {
@@ -15,46 +15,32 @@ specs(
 )
 specs(
     {
-        "SkipLayerNormalization": "s* c~, s?* c, c, c, c -> s* c, *, *, s* c",
-        "SkipSimplifiedLayerNormalization": "s* c~, s?* c, c, c -> s* c, *, *, s* c",
+        "SkipLayerNormalization": "s* c~, s* c, c, c, c -> s* c, *, *, s* c",
+        "SkipSimplifiedLayerNormalization": "s* c~, s* c, c, c -> s* c, *, *, s* c",
     },
     domain=CONTRIB,
 )
+_GROUPS = "n (g w~) s~*, {0}, {0} -> n (g w) s*; num_groups=g"
+_PER_GROUP, _PER_CHANNEL = (Spec.parse(_GROUPS.format(scale)) for scale in ("g", "(g w)"))
+
+
+@axes("GroupNormalization")
+def group_normalization(node: Context) -> None:
+    """It runs over the channels of a group. Scale and bias are per channel or (opset 18) per group."""
+    (_PER_CHANNEL if node.shape(1)[0] == node.shape(0)[1] else _PER_GROUP).apply(node)
 
 
 @axes("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 @axes("SimplifiedLayerNormalization", domain=CONTRIB)
 def layer_normalization(node: Context) -> None:
-    """Runs over the axes from `axis` on; scale and bias have them."""
+    """Runs over the axes from `axis` on; scale and bias have them, the means the others."""
     x = node.x(0)
-    over = x[node.attr("axis", -1) % len(x) :]
-    for i in range(1, node.input_count):
-        for axis, other in zip(reversed(node.axes(i) or ()), reversed(over), strict=False):
-            if size(axis) == size(other):
-                node.unify(axis, other)
-    for axis in over:
+    for axis in x[node.attr("axis", -1) % len(x) :]:
         node.inexact(axis, f"{node.op} normalises over it")
     node.set_out(x)
+    node.broadcast(range(1, node.input_count))
     for i in range(1, node.output_count):
-        for axis, other in zip(node.out(i), x, strict=False):
-            if size(axis) == size(other):
-                node.unify(axis, other)
-
-
-@axes("GroupNormalization")
-def group_normalization(node: Context) -> None:
-    """Channels are `groups x width`; it runs over the width. Scale and bias are per channel or (opset 18) per group."""
-    x = node.x(0)
-    groups = Dim(node.attr("num_groups"))
-    width = Dim(size(x[1]) // groups.size)
-    node.unify(x[1], Product((groups, width)))
-    for i in (1, 2):
-        for axis in node.axes(i) or ():
-            node.unify(axis, x[1] if size(axis) == size(x[1]) else groups)
-    for axis in (width, *x[2:]):
-        node.inexact(axis, "GroupNormalization normalises over it")
-    node.attr_follows("num_groups", groups)
-    node.set_out(x)
+        node.meet(node.out(i), x)
 
 
 @axes("MeanVarianceNormalization")
@@ -64,12 +50,6 @@ def mean_variance(node: Context) -> None:
     for k in node.attr("axes", [0, 2, 3]):
         node.inexact(x[k], "MeanVarianceNormalization normalises over it")
     node.set_out(x)
-
-
-@axes("LpNormalization")
-def lp_normalization(node: Context) -> None:
-    """Zeros add nothing to a norm."""
-    node.set_out(node.x(0))
 
 
 @axes("Softmax", "LogSoftmax", "Hardmax")
