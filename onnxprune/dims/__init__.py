@@ -4,9 +4,9 @@
 """
 
 from onnxprune.dims.axis import Axis, Dim, Keep, Product, Sum, keep_mask, leaves, positions, size
-from onnxprune.dims.cut import by_weight, cut, removed
+from onnxprune.dims.cut import copies, cut, removed
 from onnxprune.dims.registry import axes, registered, rule_for, specs
-from onnxprune.dims.trace import DimInfo, Tracing, Use, trace
+from onnxprune.dims.trace import DimInfo, Tracing, Use, by_weight, trace
 
 __all__ = [
     "Axis",
@@ -19,6 +19,7 @@ __all__ = [
     "Use",
     "axes",
     "by_weight",
+    "copies",
     "cut",
     "keep_mask",
     "leaves",

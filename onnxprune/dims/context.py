@@ -66,9 +66,13 @@ class Context:
     def const(self, i: int) -> np.ndarray | None:
         """The elements of integer input i where they are the same whatever the model is fed, flat; None otherwise."""
         value = self.node.inputs[i] if self.has(i) else None
-        if value is None:
-            return None
-        return self.tracer.constant(value)
+        return None if value is None else self.tracer.measured.constant(value)
+
+    def numbers(self, name: str, i: int, default: Iterable[int] = ()) -> np.ndarray | None:
+        """Integers that are an attribute in early opsets and input i in later ones; None where they vary."""
+        if self.has(i):
+            return self.const(i)
+        return np.array(list(self.attr(name, default)), np.int64)
 
     # Its axes.
 

@@ -6,21 +6,24 @@ that follows is rewritten, and annotated shapes are brought up to date. The mode
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims.axis import Axis, Keep, keep_mask
+from onnxprune.dims.axis import Keep, keep_mask
 from onnxprune.dims.carriers import changes, new_size
 from onnxprune.dims.edit import Edit
 from onnxprune.dims.follow import follow
-from onnxprune.dims.trace import Tracing, Use
+from onnxprune.dims.trace import Tracing, Use, by_weight
 from onnxprune.graph import Weight, replace
 
-__all__ = ["by_weight", "cut", "removed"]
+__all__ = ["copies", "cut", "removed"]
 
 Masks = tuple[np.ndarray, ...]
+Removed = dict[str, list[int]]
+"""Axis to indices, as JSON takes it."""
 
 EAGER_BYTES = 1 << 16
 """Slices of weights up to this size are made at once; larger ones when the model is written or run."""
@@ -37,8 +40,8 @@ def cut(tracing: Tracing, keep: Keep) -> ir.Model:
         A new model; its large weights are slices that are taken when they are read.
     """
     edit = Edit(tracing.model)
-    for weight, uses in by_weight(tracing).items():
-        _cut_weight(weight, uses, keep, edit)
+    for weight, groups in _by_cut(tracing, keep):
+        _cut_weight(weight, groups, keep, edit)
     for carrier in tracing.carriers:
         follow(carrier, tracing, keep, edit)
     _update_shapes(tracing, keep, edit)
@@ -46,30 +49,37 @@ def cut(tracing: Tracing, keep: Keep) -> ir.Model:
     return edit.model
 
 
-def removed(tracing: Tracing, keep: Keep) -> dict[str, dict[str, list[int]]]:
+def removed(tracing: Tracing, keep: Keep) -> dict[str, Removed]:
     """What is removed, as tensor name -> axis -> indices: the plan's format.
 
-    A tensor whose uses are cut differently is not in it: each of them gets a copy of its own, under a new name.
+    A tensor whose uses are cut differently is among the `copies`.
     """
-    found: dict[str, dict[str, list[int]]] = {}
-    for weight, uses in by_weight(tracing).items():
-        groups = _groups(uses, keep)
-        masks = _masks(uses[0].axes, keep)
-        if len(groups) == 1 and not _whole(masks):
-            found[weight.name] = {
-                str(k): np.flatnonzero(~mask).tolist()
-                for k, mask in enumerate(masks)
-                if not mask.all()
+    return {
+        weight.name: _gone(groups[0], keep)
+        for weight, groups in _by_cut(tracing, keep)
+        if len(groups) == 1 and _gone(groups[0], keep)
+    }
+
+
+def copies(tracing: Tracing, keep: Keep) -> dict[str, list[dict[str, Any]]]:
+    """What is removed from tensors whose uses are cut differently, each of which gets a copy of its own.
+
+    Returns:
+        For the name of each such tensor what its copies lose (`removed`, as above), and which nodes read them
+        (`readers`: the first output of the node, the index of the input). Nodes not named read the whole tensor.
+    """
+    return {
+        weight.name: [
+            {
+                "readers": [[use.node.outputs[0].name, use.index] for use in group if use.node],
+                "removed": _gone(group, keep),
             }
-    return found
-
-
-def by_weight(tracing: Tracing) -> dict[Weight, list[Use]]:
-    """The uses of every weight that is used."""
-    found: dict[Weight, list[Use]] = {}
-    for use in tracing.uses:
-        found.setdefault(use.weight, []).append(use)
-    return found
+            for group in groups
+            if _gone(group, keep)
+        ]
+        for weight, groups in _by_cut(tracing, keep)
+        if len(groups) > 1
+    }
 
 
 def sliced(weight: Weight, masks: Masks) -> ir.TensorProtocol:
@@ -89,14 +99,13 @@ def sliced(weight: Weight, masks: Masks) -> ir.TensorProtocol:
     return ir.LazyTensor(take, dtype=weight.dtype, shape=ir.Shape(shape), name=weight.name)
 
 
-def _cut_weight(weight: Weight, uses: Sequence[Use], keep: Keep, edit: Edit) -> None:
+def _cut_weight(weight: Weight, groups: Sequence[Sequence[Use]], keep: Keep, edit: Edit) -> None:
     """Slices a weight. Where its uses disagree, those that lose indices get copies."""
     if weight.kind == "constant_of_shape":
         return  # the sizes that it is made from follow
-    groups = _groups(uses, keep)
     for k, group in enumerate(groups):
-        masks = _masks(group[0].axes, keep)
-        if _whole(masks):
+        masks = _masks(group[0], keep)
+        if all(mask.all() for mask in masks):
             continue
         if len(groups) == 1 or any(use.node is None for use in group):
             replace(edit.weight[weight], sliced(weight, masks))
@@ -107,21 +116,23 @@ def _cut_weight(weight: Weight, uses: Sequence[Use], keep: Keep, edit: Edit) -> 
             edit.replace_input(use.node, use.index, copy)
 
 
-def _groups(uses: Iterable[Use], keep: Keep) -> list[list[Use]]:
-    """Uses that keep the same indices."""
-    groups: dict[bytes, list[Use]] = {}
-    for use in uses:
-        key = b"".join(mask.tobytes() for mask in _masks(use.axes, keep))
-        groups.setdefault(key, []).append(use)
-    return list(groups.values())
+def _by_cut(tracing: Tracing, keep: Keep) -> Iterator[tuple[Weight, list[list[Use]]]]:
+    """The uses of every weight, those together that keep the same indices."""
+    for weight, uses in by_weight(tracing.uses).items():
+        groups: dict[bytes, list[Use]] = {}
+        for use in uses:
+            key = b"".join(mask.tobytes() for mask in _masks(use, keep))
+            groups.setdefault(key, []).append(use)
+        yield weight, list(groups.values())
 
 
-def _masks(axes: Iterable[Axis], keep: Keep) -> Masks:
-    return tuple(keep_mask(axis, keep) for axis in axes)
+def _masks(use: Use, keep: Keep) -> Masks:
+    return tuple(keep_mask(axis, keep) for axis in use.axes)
 
 
-def _whole(masks: Masks) -> bool:
-    return all(mask.all() for mask in masks)
+def _gone(group: Sequence[Use], keep: Keep) -> Removed:
+    masks = enumerate(_masks(group[0], keep))
+    return {str(k): np.flatnonzero(~mask).tolist() for k, mask in masks if not mask.all()}
 
 
 def _update_shapes(tracing: Tracing, keep: Keep, edit: Edit) -> None:

@@ -7,11 +7,10 @@ Weights get axes of their own at every use, so that an initializer shared by two
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import onnx_ir as ir
 
 import onnxprune.dims.rules  # noqa: F401  (fills the registry)
@@ -23,7 +22,7 @@ from onnxprune.dims.solver import freeze, unify
 from onnxprune.graph import NAMES, Weight, weights
 from onnxprune.runtime.measure import Measured
 
-__all__ = ["DimInfo", "Tracing", "Use", "trace"]
+__all__ = ["DimInfo", "Tracing", "Use", "by_weight", "trace"]
 
 Axes = tuple[Axis, ...]
 NOT_NUMBERS = (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING)
@@ -37,6 +36,14 @@ class Use:
     node: ir.Node | None
     index: int
     axes: Axes
+
+
+def by_weight(uses: Iterable[Use]) -> dict[Weight, list[Use]]:
+    """The uses of every weight that is used."""
+    found: dict[Weight, list[Use]] = {}
+    for use in uses:
+        found.setdefault(use.weight, []).append(use)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +168,8 @@ class Tracer:
             if node.op_type == "Constant":
                 continue
             context = Context(node, self)
-            missing = self._unmeasured(node)
+            named = (v for v in (*node.inputs, *node.outputs) if v is not None and v.name)
+            missing = next((value.name for value in named if value not in self.shapes), None)
             rule = rule_for(node.domain, node.op_type)
             if missing is not None:
                 context.freeze_all(f"{node.op_type} has no measured shape at {missing!r}")
@@ -194,33 +202,20 @@ class Tracer:
 
     def join_shared(self) -> None:
         """A matrix that several nodes read is cut the same way for all of them; only vectors are worth copies."""
-        for _, axes in self._by_weight():
-            if len(axes[0]) > 1:
-                for other in axes[1:]:
-                    for axis, same in zip(axes[0], other, strict=True):
-                        unify(axis, same)
+        for first, *others in by_weight(self.uses()).values():
+            for other in others if len(first.axes) > 1 else ():
+                for axis, same in zip(first.axes, other.axes, strict=True):
+                    unify(axis, same)
 
     def freeze_ambiguous(self) -> None:
         """A plan names tensors: of several that share a name only the last can be cut."""
-        last = {weight.name: value for value, weight in self.weights.items()}
+        last = {weight.name: weight for weight in self.weights.values()}
         named = self.model.meta.get(NAMES)
-        for value, each in self._by_weight():
-            name = self.weights[value].name
-            if last[name] is not value or (named is not None and name not in named):
-                for axis in (axis for axes in each for axis in axes):
+        for use in self.uses():
+            name = use.weight.name
+            if last[name] is not use.weight or (named is not None and name not in named):
+                for axis in use.axes:
                     freeze(axis, "its tensor's name stands for several tensors of the file")
-
-    def _by_weight(self) -> list[tuple[ir.Value, list[Axes]]]:
-        """The axes of every use of every weight."""
-        found: dict[ir.Value, list[Axes]] = {}
-        for (node, index), axes in self._uses.items():
-            value = node.inputs[index]
-            assert value is not None
-            found.setdefault(value, []).append(axes)
-        for value, axes in self._axes.items():
-            if value in self.weights:
-                found.setdefault(value, []).append(axes)
-        return list(found.items())
 
     def freeze_value(self, value: ir.Value, reason: str) -> None:
         """All axes of a value stay."""
@@ -261,9 +256,16 @@ class Tracer:
         else:
             self._axes[value] = axes
 
-    def constant(self, value: ir.Value) -> np.ndarray | None:
-        """The elements of an integer value where they never change, flat."""
-        return self.measured.constant(value)
+    def uses(self) -> Iterator[Use]:
+        """The weights, use by use, as far as they are known."""
+        for (node, index), axes in self._uses.items():
+            value = node.inputs[index]
+            assert value is not None
+            yield Use(self.weights[value], node, index, axes)
+        for value, axes in self._axes.items():
+            weight = self.weights.get(value)
+            if weight and (weight.kind == "constant_of_shape" or value.is_graph_output()):
+                yield Use(weight, None, -1, axes)
 
     def finish(self) -> Tracing:
         """The result, with every binding followed."""
@@ -272,28 +274,8 @@ class Tracer:
             for value, each in self._axes.items()
             if value in self.shapes
         }
-        uses = [
-            Use(self.weights[value], node, index, tuple(map(resolve, each)))
-            for (node, index), each in self._uses.items()
-            if (value := node.inputs[index]) is not None
-        ]
-        for value, weight in self.weights.items():
-            if (weight.kind == "constant_of_shape" and value in axes) or (
-                value.is_graph_output() and value in axes
-            ):
-                uses.append(Use(weight, None, -1, axes[value]))
+        uses = [replace(use, axes=tuple(map(resolve, use.axes))) for use in self.uses()]
         return Tracing(self.model, self.measured, axes, tuple(uses), tuple(self.carriers))
 
     def _fresh(self, value: ir.Value) -> Axes:
         return tuple(Dim(n) for n in self.shapes.get(value, ()))
-
-    def _unmeasured(self, node: ir.Node) -> str | None:
-        for value in self._tensors(node):
-            if value not in self.shapes:
-                return value.name
-        return None
-
-    @staticmethod
-    def _tensors(node: ir.Node) -> Iterator[ir.Value]:
-        yield from (value for value in node.inputs if value is not None)
-        yield from (value for value in node.outputs if value.name)

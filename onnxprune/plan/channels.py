@@ -242,7 +242,7 @@ def _jobs(tracing: Tracing, dims: Sequence[DimInfo]) -> dict[Weight, list[tuple[
     wanted = {info.dim for info in dims}
     matrices = {info.dim: any(len(use.axes) > 1 for use, _ in info.slices) for info in dims}
     jobs: dict[Weight, list[tuple[int, Axis, Dim]]] = {}
-    for weight, uses in by_weight(tracing).items():
+    for weight, uses in by_weight(tracing.uses).items():
         parts = [
             (k, axis, dim)
             for use in uses

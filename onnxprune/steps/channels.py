@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut, removed, trace
+from onnxprune.dims import Dim, DimInfo, Keep, Tracing, copies, cut, removed, trace
 from onnxprune.dims.solver import freeze
 from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
@@ -94,6 +94,7 @@ def alternatives(
                 "format": PLAN_FORMAT,
                 "granularity": "channel",
                 "removed": removed(tracing, keep),
+                "copies": copies(tracing, keep),
                 "dead": removed(tracing, gone),
                 "options": options.to_dict(),
             }

@@ -1,6 +1,6 @@
 """The axis rules, one file a family of ops. Importing this package fills the registry."""
 
-from onnxprune.dims.rules import (
+from onnxprune.dims.rules import (  # noqa: F401
     attention,
     contraction,
     control,
@@ -14,18 +14,3 @@ from onnxprune.dims.rules import (
     recurrent,
     reduction,
 )
-
-__all__ = [
-    "attention",
-    "contraction",
-    "control",
-    "elementwise",
-    "frozen",
-    "indexing",
-    "layout",
-    "normalisation",
-    "pooling",
-    "quantised",
-    "recurrent",
-    "reduction",
-]

@@ -101,19 +101,16 @@ def slice_(node: Context) -> None:
 
 def _bounds(node: Context) -> dict[int, tuple[int, int, int] | None] | None:
     """Start, end and step by axis, None where they vary; None where even the axes do."""
-    if node.input_count == 1:
-        starts, ends, steps = node.attr("starts"), node.attr("ends"), None
-        over = node.attr("axes", range(len(starts)))
-    else:
-        starts, ends, steps = node.const(1), node.const(2), node.const(4)
-        over = node.const(3) if node.has(3) else range(node.shape(1)[0])
+    over = node.numbers("axes", 3, range(node.rank()))
     if over is None:
         return None
     axes = [int(k) % node.rank() for k in over]
-    if starts is None or ends is None or (steps is None and node.has(4)):
+    starts, ends = node.numbers("starts", 1), node.numbers("ends", 2)
+    steps = node.numbers("steps", 4, [1] * len(axes))
+    if starts is None or ends is None or steps is None:
         return dict.fromkeys(axes)
-    step = [1] * len(axes) if steps is None else steps.tolist()
-    return {k: (int(starts[j]), int(ends[j]), step[j]) for j, k in enumerate(axes)}
+    triples = zip(starts.tolist(), ends.tolist(), steps.tolist(), strict=False)
+    return dict(zip(axes, triples, strict=False))
 
 
 def _taken(axis: Axis, start: int, end: int, step: int) -> Axis | None:
@@ -152,14 +149,13 @@ def pad(node: Context) -> None:
         node.follows("pads", pieces)
 
 
-def _amounts(node: Context) -> dict[int, tuple[int, int]] | None:
+def _amounts(node: Context) -> dict[int, list[int]] | None:
     """What is added before and after, by axis; None where it varies or is no constant value."""
-    flat = node.const(1) if node.has(1) else node.attr("pads", node.attr("paddings"))
-    over = node.const(3) if node.has(3) else range(node.rank())
+    flat, over = node.numbers("pads", 1), node.numbers("axes", 3, range(node.rank()))
     if flat is None or over is None or node.attr("mode", "constant") != "constant":
         return None
     axes = [int(k) % node.rank() for k in over]
-    return {k: (int(flat[j]), int(flat[len(axes) + j])) for j, k in enumerate(axes)}
+    return dict(zip(axes, flat.reshape(2, -1).T.tolist(), strict=True))
 
 
 @axes("Expand")

@@ -15,7 +15,7 @@ ZEROS_COUNT = "ReduceMean ReduceMax ReduceMin ReduceLogSum ReduceLogSumExp"
 def reduce(node: Context) -> None:
     """A mean counts zeros, a maximum sees them, and of a product one zero is all."""
     x = node.x(0)
-    over = node.const(1) if node.has(1) else np.array(node.attr("axes", []), np.int64)
+    over = node.numbers("axes", 1)
     if over is None:
         node.freeze_all(f"{node.op} over axes that are not fixed")
         return
