@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxprune.dims import Dim, DimInfo, Keep, Tracing, copies, cut, removed, trace
+from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut, trace
 from onnxprune.dims.solver import freeze
 from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
 from onnxprune.plan.search import Choice, search
 from onnxprune.plan.second_order import TRUST
-from onnxprune.plan.weight_plan import PLAN_FORMAT
 from onnxprune.progress import Progress
 from onnxprune.recover import compensate
 from onnxprune.report import build
@@ -23,7 +22,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
 from onnxprune.sampling import loss_note
 from onnxprune.steps.dead import without_dead
-from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair
 from onnxprune.steps.training import training_options
 from onnxprune.train.recovery import seen
@@ -90,14 +89,7 @@ def alternatives(
                 proof = prove(tracing, keep, pruned, options.seed)
                 if not proof.holds:
                     guilty |= set(inexact_dims(tracing, keep, options.seed))
-            plan = {
-                "format": PLAN_FORMAT,
-                "granularity": "channel",
-                "removed": removed(tracing, keep),
-                "copies": copies(tracing, keep),
-                "dead": removed(tracing, gone),
-                "options": options.to_dict(),
-            }
+            plan = channels_plan(tracing, keep, gone, options)
             checks = (*dead.checks, build.proof_check(proof))
             chosen = bool(choice.keep)
             found.append(

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import Dim, cut, removed, trace
+from onnxprune.dims import Dim, cut, trace
 from onnxprune.errors import NothingToPruneError, OptionError, ValidationError
 from onnxprune.graph import clone, weights
 from onnxprune.graph.cost import params
@@ -23,7 +23,7 @@ from onnxprune.plan.channels import candidates, macs_left
 from onnxprune.plan.compose import compose, compose_masks
 from onnxprune.plan.granularity import Channel
 from onnxprune.plan.second_order import TRUST
-from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
+from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.plan.zero import check_zeroed, zero
 from onnxprune.progress import Progress
 from onnxprune.recover import compensate
@@ -33,7 +33,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
 from onnxprune.steps.channels import alternatives
 from onnxprune.steps.dead import without_dead
-from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair
 from onnxprune.steps.zeros import zero_weights
 from onnxprune.validate.proof import prove
@@ -217,18 +217,10 @@ class Channels:
                 f"the steps are exact one by one but not together (relative error {proof.error:.1e});"
                 " nothing was written: use fewer steps"
             )
-        plan = {
-            "format": PLAN_FORMAT,
-            "granularity": "channel",
-            "removed": removed(self.tracing, stage.gone),
-            "dead": removed(
-                self.tracing, {d: m for d, m in self.dead.keep.items() if d in stage.gone}
-            ),
-            "options": self.options.to_dict(),
-        }
+        dead = {dim: mask for dim, mask in self.dead.keep.items() if dim in stage.gone}
         return Outcome(
             stage.model,
-            plan,
+            channels_plan(self.tracing, stage.gone, dead, self.options),
             self.measured,
             self.tracing,
             stage.gone,

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import Keep, Tracing
-from onnxprune.plan.weight_plan import WeightPlan
+from onnxprune.dims import Keep, Tracing, copies, removed
+from onnxprune.options import PruneOptions
+from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
 from onnxprune.report import Check, StepRow
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import Measured
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "channels_plan"]
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,17 @@ class Outcome:
     notes: tuple[str, ...] = ()
     steps: tuple[StepRow, ...] = ()
     aside: Dataset | None = None
+
+
+def channels_plan(
+    tracing: Tracing, keep: Keep, dead: Keep, options: PruneOptions
+) -> dict[str, Any]:
+    """What was removed, as JSON takes it: every cut of every tensor, and of those the ones that cost nothing."""
+    return {
+        "format": PLAN_FORMAT,
+        "granularity": "channel",
+        "removed": removed(tracing, keep),
+        "copies": copies(tracing, keep),
+        "dead": removed(tracing, dead),
+        "options": options.to_dict(),
+    }
