@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
+from onnxprune.dims import Keep, Tracing, keep_mask
 from onnxprune.options import PruneOptions
 from onnxprune.progress import Progress
 from onnxprune.report.training import training_check, training_notes
@@ -14,7 +16,7 @@ from onnxprune.steps.outcome import Outcome
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.recovery import reestimated, retrained
 
-__all__ = ["trained", "training_options"]
+__all__ = ["kept_places", "trained", "training_options"]
 
 
 def trained(
@@ -24,9 +26,20 @@ def trained(
     if options.recover == "bn":
         note = reestimated(done.pruned, data, progress, options.providers)
         return replace(done, notes=(*done.notes, note))
-    found = retrained(original, done.pruned, data, training_options(options), progress)
+    kept = None if done.tracing is None else kept_places(done.tracing, done.keep)
+    found = retrained(original, done.pruned, data, training_options(options), progress, kept)
     checks, notes = (*done.checks, training_check(found)), (*done.notes, *training_notes(found))
     return replace(done, pruned=found.model, checks=checks, notes=notes)
+
+
+def kept_places(tracing: Tracing, keep: Keep) -> dict[str, tuple[np.ndarray, ...]]:
+    """The places that are left along the axes of each value, where some are not."""
+    found = {}
+    for value, axes in tracing.axes.items():
+        masks = [keep_mask(axis, keep) for axis in axes]
+        if value.name and not all(mask.all() for mask in masks):
+            found[value.name] = tuple(np.flatnonzero(mask) for mask in masks)
+    return found
 
 
 def training_options(options: PruneOptions) -> TrainOptions:

@@ -1,7 +1,8 @@
 """Training with onnxruntime alone: the step is an ONNX model, the loop runs it."""
 
 from onnxprune.train.batchnorm import live, reestimate
-from onnxprune.train.finetune import Finetuned, finetune, fit
+from onnxprune.train.finetune import finetune, fit
+from onnxprune.train.fit import Finetuned
 from onnxprune.train.loop import Epoch, Evaluated, Trained, train
 from onnxprune.train.objective import Objective, Source, objective
 from onnxprune.train.optimizers import SGD, AdamW, Optimizer

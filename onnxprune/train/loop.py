@@ -17,6 +17,7 @@ from onnxprune.errors import ModelError
 from onnxprune.progress import Progress, Silent
 from onnxprune.train.lift import Arrays
 from onnxprune.train.objective import Source, rows_of
+from onnxprune.train.prefetch import prefetched
 from onnxprune.train.runner import Runner
 from onnxprune.train.schedules import Schedule
 
@@ -136,6 +137,7 @@ def train(
     seed: int = 0,
     progress: Progress | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    label: str = "",
 ) -> Trained:
     """Trains, and gives back the best state seen.
 
@@ -150,6 +152,7 @@ def train(
         seed: Of the order of the samples.
         progress: Where it is shown.
         on_epoch: Called at the end of each epoch.
+        label: What is trained, in front of what is shown.
 
     Returns:
         The best state; where the loss diverged or the user interrupted, that of before.
@@ -174,13 +177,13 @@ def train(
         for number in range(1, epochs + 1):
             began = time.perf_counter()
             order = random.permutation(len(source.data))
-            label = f"epoch {number}/{epochs}, {done[-1].evaluated if done else start}"
+            shown = f"{label}epoch {number}/{epochs}, {done[-1].evaluated if done else start}"
             state.losses.clear()
             last = 0.0
-            with (progress or Silent()).step(label, total=batches) as advance:
-                for rows in rows_of(source.data, batch, order, whole=True):
+            with (progress or Silent()).step(shown, total=batches) as advance:
+                for feed in prefetched(source.feed, rows_of(source.data, batch, order, whole=True)):
                     last = rate * schedule(state.done, state.total)
-                    loss = runner.run(source.feed(rows), last)
+                    loss = runner.run(feed, last)
                     state.done += 1
                     limit = limit or EXPLODED * max(1.0, start.loss, loss)
                     if not loss < limit:

@@ -14,7 +14,7 @@ small, else batch by batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,7 @@ from onnxprune.autodiff import CrossEntropy, Distillation, Loss, SquaredError, W
 from onnxprune.errors import DataError, OptionError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
+from onnxprune.train.augment import augment, is_images
 from onnxprune.train.binary import BinaryCrossEntropy
 
 __all__ = ["Objective", "Source", "objective", "rows_of"]
@@ -116,6 +117,12 @@ class Source:
         goal: What the loss needs.
         teacher: Session of the teacher, where the goal has one.
         batch: Samples a run of the teacher.
+        known: What the teacher says about all samples, by its outputs' names, where that has been computed.
+        ways: How images are moved about (see `augment`); the teacher then sees each batch anew.
+        seed: Of that.
+
+    Raises:
+        OptionError: Images are to be moved about, and there are none.
     """
 
     def __init__(
@@ -124,10 +131,17 @@ class Source:
         goal: Objective,
         teacher: ort.InferenceSession | None = None,
         batch: int = 32,
+        known: dict[str, np.ndarray] | None = None,
+        *,
+        ways: Sequence[str] = (),
+        seed: int = 0,
     ) -> None:
         self.data, self._goal, self._teacher = data, goal, teacher
-        self._known: dict[str, np.ndarray] | None = None
-        if goal.teacher and teacher is not None and not data.stacked:
+        self._known, self._ways = known, ways
+        self._random = np.random.default_rng([seed, 2])
+        if ways and (data.stacked or not any(map(is_images, data.inputs.values()))):
+            raise OptionError("only images can be augmented, and the model takes none")
+        if known is None and not ways and goal.teacher and teacher is not None and not data.stacked:
             self._known = self._all_outputs(batch)
 
     def feed(self, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -137,6 +151,8 @@ class Source:
             feed = {name: array[rows[0], ...] for name, array in data.inputs.items()}
         else:
             feed = {name: array[rows] for name, array in data.inputs.items()}
+        if self._ways:
+            feed = augment(feed, self._ways, self._random)
         extra = {}
         if goal.labels is not None and data.labels is not None:
             extra[LABELS] = data.labels[rows].reshape(-1, *goal.labels)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from onnxprune.errors import OptionError
+from onnxprune.train.augment import check_ways
 from onnxprune.train.optimizers import SGD, AdamW, Optimizer
 from onnxprune.train.schedules import schedule
 from onnxprune.train.step import StepOptions
@@ -37,12 +38,14 @@ class TrainOptions:
         l1: Weight of the sum of |w| in the loss; as weight decay, not for biases.
         l2: Weight of half the sum of w^2 in the loss; likewise.
         ema: Decay of the moving average of the weights, which is then the result; None keeps none.
+        group_lasso: Weight of the norms of whole channels in the loss, which drives some of them to zero.
         batchnorm: `live` statistics of each batch, with the running ones carried along, `frozen` ones, or
             `auto`: live where the model's nodes and the batch allow it.
         smoothing: Label smoothing.
         temperature: Of distillation.
         alpha: Share of the teacher where there are labels too.
         held_aside: Share of the samples that training never sees, and states are compared on.
+        augment: How the images of a batch are moved about: `flip`, `crop`; the teacher sees the same ones.
         keep_zeros: Zeros in weights of two and more axes stay zero.
         include: Patterns of names: train these constants only.
         exclude: Patterns of names that are not trained.
@@ -52,6 +55,8 @@ class TrainOptions:
     """
 
     epochs: int = 10
+    block_epochs: int | None = None
+    relative: bool = False
     batch_size: int = 32
     lr: float | None = None
     optimizer: OptimizerName = "adamw"
@@ -65,11 +70,13 @@ class TrainOptions:
     l1: float = 0.0
     l2: float = 0.0
     ema: float | None = None
+    group_lasso: float = 0.0
     batchnorm: BatchNorm = "auto"
     smoothing: float = 0.0
     temperature: float = 2.0
     alpha: float = 0.5
     held_aside: float = 0.1
+    augment: tuple[str, ...] = ()
     keep_zeros: bool = True
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -91,6 +98,7 @@ class TrainOptions:
         for name, share in (("warmup", self.warmup), ("held-aside", self.held_aside)):
             if not 0 <= share < 1:
                 raise OptionError(f"{name} must be at least 0 and below 1, not {share}")
+        check_ways(self.augment)
         schedule(self.schedule)
         _ = self.method, self.step
 
@@ -98,6 +106,10 @@ class TrainOptions:
     def rate(self) -> float:
         """The learning rate, that of the optimizer where none is given."""
         return _RATES.get(self.optimizer, 1e-3) if self.lr is None else self.lr
+
+    def by_blocks(self, labels: bool) -> bool:
+        """Whether blocks are trained one by one first: if not said, where there are no labels."""
+        return not labels if self.block_epochs is None else self.block_epochs > 0
 
     @property
     def method(self) -> Optimizer:
@@ -109,7 +121,9 @@ class TrainOptions:
     @property
     def step(self) -> StepOptions:
         """What the step does beside the optimizer."""
-        return StepOptions(self.clip_norm, self.clip_value, self.l1, self.l2, self.ema)
+        return StepOptions(
+            self.clip_norm, self.clip_value, self.l1, self.l2, self.ema, self.group_lasso
+        )
 
 
 def make_options(**values: Any) -> TrainOptions:
@@ -124,7 +138,9 @@ def make_options(**values: Any) -> TrainOptions:
         raise OptionError(
             f"unknown option {unknown[0]!r}: the options are {', '.join(sorted(names))}"
         )
-    for name in ("include", "exclude", "providers"):
+    if isinstance(values.get("augment"), str):
+        values["augment"] = [way.strip() for way in values["augment"].split(",") if way.strip()]
+    for name in ("include", "exclude", "providers", "augment"):
         if name in values:
             value = values[name]
             values[name] = (value,) if isinstance(value, str) else tuple(value)

@@ -9,7 +9,9 @@ import onnx_ir as ir
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.train.batchnorm import reestimate
-from onnxprune.train.finetune import Finetuned, accepted, fit
+from onnxprune.train.blockwise import Kept
+from onnxprune.train.finetune import accepted, fit
+from onnxprune.train.fit import Finetuned, hold_aside
 from onnxprune.train.options import TrainOptions
 
 __all__ = ["reestimated", "retrained", "seen"]
@@ -41,6 +43,7 @@ def retrained(
     data: Dataset,
     options: TrainOptions,
     progress: Progress,
+    kept: Kept | None = None,
 ) -> Finetuned:
     """The pruned model, trained to follow the original, and the labels where there are any.
 
@@ -48,4 +51,4 @@ def retrained(
         ValidationError: Training diverged before it had improved the model.
         KeyboardInterrupt: The user ended it before that.
     """
-    return accepted(fit(pruned, data, original, options, progress=progress))
+    return accepted(fit(pruned, data, original, options, kept=kept, progress=progress))

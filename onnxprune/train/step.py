@@ -11,6 +11,8 @@ Between the gradient g of the loss and the optimizer stand, in this order,
 4. clipping by global norm: g = g min(1, c / (|g| + 1e-6)), |g| over all weights together
    (Pascanu, Mikolov, Bengio, ICML 2013, arXiv:1211.5063; the constant is PyTorch's).
 
+After the update, channels are shrunk as wholes where a group lasso is asked for (see `lasso`).
+
 A masked weight that is zero stays so under every optimizer: neither decay nor state moves it.
 """
 
@@ -25,8 +27,9 @@ import onnx_ir as ir
 from onnxprune.autodiff import Loss, Ops, Tensor, gradient
 from onnxprune.errors import OptionError
 from onnxprune.graph import Weight
+from onnxprune.train.lasso import Group, shrunk
 from onnxprune.train.lift import Arrays, lift, unused_prefix
-from onnxprune.train.optimizers import Optimizer
+from onnxprune.train.optimizers import Optimizer, Scalars
 
 __all__ = ["Step", "StepOptions", "training_step"]
 
@@ -42,6 +45,7 @@ class StepOptions:
         l2: Weight of half the sum of w^2 in the loss.
         ema: Decay of the exponential moving average of the weights (Polyak and Juditsky 1992); None
             keeps none.
+        group_lasso: Strength of the group lasso over Dims (see `lasso`).
     """
 
     clip_norm: float | None = None
@@ -49,17 +53,20 @@ class StepOptions:
     l1: float = 0.0
     l2: float = 0.0
     ema: float | None = None
+    group_lasso: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises OptionError where a number makes no sense."""
         for name, limit in (("clip-norm", self.clip_norm), ("clip-value", self.clip_value)):
             if limit is not None and not 0 < limit < float("inf"):
                 raise OptionError(f"{name} must be a finite number above 0, not {limit}")
-        for name, weight in (("l1", self.l1), ("l2", self.l2)):
+        for name, weight in (("l1", self.l1), ("l2", self.l2), ("group-lasso", self.group_lasso)):
             if not 0 <= weight < float("inf"):
                 raise OptionError(f"{name} must be a finite number of at least 0, not {weight}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise OptionError(f"ema must be at least 0 and below 1, not {self.ema}")
+        if self.ema is not None and self.group_lasso:
+            raise OptionError("an average of weights has no zeros: group lasso goes without ema")
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,8 @@ def training_step(
     masks: Mapping[str, np.ndarray] | None = None,
     decayed: Collection[str] | None = None,
     running: Mapping[str, str] | None = None,
+    scales: Mapping[str, np.ndarray] | None = None,
+    groups: Sequence[Group] = (),
 ) -> Step:
     """Compiles a model into the graph of one training step.
 
@@ -136,6 +145,8 @@ def training_step(
         decayed: Names of the weights that weight decay and penalties apply to; None: all.
         running: Values of the model that are carried beside the weights, such as running statistics:
             name of a constant to the name of the value that holds its next one.
+        scales: Weight name to what its updates are multiplied by, of a shape that broadcasts.
+        groups: Channels that the group lasso of the options shrinks after each update.
 
     Raises:
         NoGradientError: An op between a weight and the loss has no rule.
@@ -163,24 +174,31 @@ def training_step(
     result = op.Identity(op.cast(total, ir.DataType.FLOAT))
     graph.outputs.append(result.value)
     carried = _Carried(op, {name: arrays[name] for name in (*names, *running)})
-    averages = {}
-    scalars = {}
+    scalars: dict[ir.DataType, Scalars] = {}
+    moved: dict[str, Tensor] = {}
     for name, weight, slope, decay in zip(names, weights, gradients, decays, strict=True):
         if weight.dtype not in scalars:
             scalars[weight.dtype] = optimizer.scalars(op, op.cast(rate, weight.dtype), count)
         zeros = np.zeros_like(arrays[name])
         slots = [f"{op.prefix}{slot}/{name}" for slot in optimizer.slots]
         state = [carried.add(slot, zeros) for slot in slots]
-        moved, following = optimizer.update(
+        after, following = optimizer.update(
             op, weight, slope, state, scalars[weight.dtype], decays=decay
         )
-        carried.close(name, moved)
-        for slot, after in zip(slots, following, strict=True):
-            carried.close(slot, after)
+        if scales is not None:
+            after = weight + (after - weight) * op.constant(scales[name], weight.dtype)
+        moved[name] = after
+        for slot, new in zip(slots, following, strict=True):
+            carried.close(slot, new)
+    if groups:
+        moved = shrunk(op, groups, moved, rate * options.group_lasso)
+    averages = {}
+    for name, after in moved.items():
+        carried.close(name, after)
         if options.ema is not None:
             averages[name] = f"{op.prefix}average/{name}"
             average = carried.add(averages[name], arrays[name])
-            carried.close(averages[name], average * options.ema + moved * (1.0 - options.ema))
+            carried.close(averages[name], average * options.ema + after * (1.0 - options.ema))
     for name, source in running.items():
         carried.close(name, Tensor(values[source], op))
     return Step(
