@@ -16,15 +16,48 @@ _FILE = click.Path(path_type=Path)
 _TRAINING = (
     click.option("--epochs", type=int, help="How often all samples are seen (default 10)."),
     click.option("--batch-size", type=int, metavar="N", help="Samples a step (default 32)."),
-    click.option("--lr", type=float, help="Learning rate at its highest (default .001; SGD .01)."),
+    click.option(
+        "--lr",
+        type=float,
+        help="Learning rate at its highest (default .01, of adamw times the size of each weight's numbers).",
+    ),
     click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="Default: adamw."),
     click.option(
         "--clip-norm", type=float, help="Largest global norm of the gradients (default 1; 0: off)."
     ),
+    click.option(
+        "--block-epochs",
+        type=int,
+        metavar="N",
+        help="How often each block of the model sees the samples when the blocks learn one by one what the original's "
+        "give, before the whole is trained (default: 20 where there are no labels, else 0).",
+    ),
+    click.option(
+        "--augment",
+        metavar="WAYS",
+        help="Move images about: flip, crop or flip,crop (default: not).",
+    ),
     click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0)."),
     click.option("--l2", type=float, help="Weight of sum w^2 / 2 in the loss (default 0)."),
+    click.option(
+        "--group-lasso",
+        type=float,
+        metavar="STRENGTH",
+        help="Weight of the norms of whole channels in the loss, which drives some to zero (default 0).",
+    ),
 )
-TRAINING = ("epochs", "batch_size", "lr", "optimizer", "clip_norm", "l1", "l2")
+TRAINING = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "optimizer",
+    "clip_norm",
+    "block_epochs",
+    "augment",
+    "l1",
+    "l2",
+    "group_lasso",
+)
 """Names of the options that `training` adds."""
 
 
@@ -60,6 +93,11 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
     help="Other samples to compare the model on, before and after.",
 )
 @training
+@click.option(
+    "--relative/--absolute",
+    default=None,
+    help="Of adamw: whether --lr is relative to the size of each weight's numbers (default: no; without --lr yes).",
+)
 @click.option("--momentum", type=float, help="Of SGD (default .9).")
 @click.option("--nesterov", is_flag=True, default=None, help="Of SGD: look ahead.")
 @click.option("--weight-decay", type=float, help="Of matrices and kernels (default 0).")
@@ -81,6 +119,12 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--temperature", type=float, help="Of following class scores (default 2).")
 @click.option(
     "--alpha", type=float, help="Share of the teacher where there are labels too (default .5)."
+)
+@click.option(
+    "--features",
+    type=float,
+    metavar="WEIGHT",
+    help="Follow the teacher's values between blocks too (default 0).",
 )
 @click.option(
     "--hold-aside",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import onnx_ir as ir
 
@@ -54,6 +55,7 @@ def training_check(done: Finetuned) -> Check:
     values = {
         "objective": done.objective,
         "weights": done.weights,
+        "blocks": [asdict(block) for block in done.blocks],
         "start": asdict(trained.start),
         "best": asdict(trained.best),
         "best_epoch": trained.best_epoch,
@@ -64,14 +66,19 @@ def training_check(done: Finetuned) -> Check:
 
 def training_notes(done: Finetuned) -> tuple[str, ...]:
     """What the user should know about a training."""
-    trained = done.trained
-    if trained.stopped:
-        return (f"{trained.stopped}; the model is the best before that",)
-    if not trained.best_epoch:
-        return (
-            "no epoch did better than the model that training began with, so that is the result",
+    trained, notes = done.trained, []
+    if done.blocks:
+        middle = [median(getattr(b, name) for b in done.blocks) for name in ("before", "after")]
+        notes.append(
+            f"{len(done.blocks)} blocks were trained one by one before the whole; error of the middle one on samples "
+            f"held aside {middle[0]:.3g} before, {middle[1]:.3g} after"
         )
-    return ()
+    if trained.stopped:
+        notes.append(f"{trained.stopped}; the model is the best before that")
+    elif not trained.best_epoch:
+        whole = " of the whole" if done.blocks else ""
+        notes.append(f"no epoch{whole} did better than the model that it began with")
+    return tuple(notes)
 
 
 def _bytes(path: Path) -> int:

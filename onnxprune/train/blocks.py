@@ -12,19 +12,26 @@ several layers do together can be learned better than what each does alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.graph import clone
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.measure import measure
 from onnxprune.runtime.pieces import last_uses, read_values
 
-__all__ = ["Block", "blocks_of", "extract", "own_inputs"]
+__all__ = ["Block", "Kept", "blocks_of", "comparable", "extract", "own_inputs"]
 
 LEAST = 3
 """Weights with two and more axes that a block has at least."""
+
+
+Kept = Mapping[str, Sequence[np.ndarray]]
+"""Value name to the places along each axis that are left in the pruned model."""
 
 
 @dataclass(frozen=True)
@@ -115,3 +122,28 @@ def own_inputs(model: ir.Model) -> ir.Model:
             copy.graph.initializers[value.name or ""] = value
     copy.ir_version = max(copy.ir_version or 0, 4)
     return copy
+
+
+def comparable(student: ir.Model, teacher: ir.Model, data: Dataset, kept: Kept) -> dict[str, int]:
+    """The values of the student that can be held against the teacher's, and their bytes by sample.
+
+    Args:
+        student: The pruned model.
+        teacher: The original.
+        data: Samples, to learn shapes from.
+        kept: Of the values that have lost places, those that are left; others must be of the same shape.
+    """
+    shapes = [
+        {value.name: shape for value, shape in measure(model, data.shapes_of_one).shapes.items()}
+        for model in (student, teacher)
+    ]
+    found = {}
+    for name, shape in shapes[0].items():
+        if not name or not shape:
+            continue
+        theirs = shapes[1].get(name)
+        if theirs is not None and name in kept:
+            theirs = tuple(len(places) for places in kept[name])
+        if shape == theirs and shape[0] == 1:
+            found[name] = 4 * math.prod(shape)
+    return found

@@ -14,8 +14,7 @@ Sources: Li et al., "BRECQ", ICLR 2021, arXiv:2102.05426 (block reconstruction f
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,30 +23,26 @@ import onnx_ir as ir
 from onnxprune.autodiff import SquaredError, Weighted
 from onnxprune.errors import ModelError
 from onnxprune.graph import clone, inline, weights
-from onnxprune.graph import replace as replace_weight
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.measure import measure
 from onnxprune.runtime.sessions import run, session
-from onnxprune.train.blocks import Block, blocks_of, extract, own_inputs
-from onnxprune.train.fit import BlockFit, Finetuned, fit_to
+from onnxprune.train.blocks import Block, Kept, blocks_of, comparable, extract, own_inputs
+from onnxprune.train.fit import BlockFit, Finetuned, fit_to, take_over
 from onnxprune.train.objective import TEACHER, Objective, Source, objective
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.trainable import trainable, untie
 
-__all__ = ["Kept", "distil_blocks"]
+__all__ = ["distil_blocks"]
 
 MEMORY = 1 << 30
 """Bytes that the samples' values at one cut point may take; of more samples only as many are used as fit."""
-BLOCK_EPOCHS = 10
-"""How often each block sees the samples, where nobody says."""
+EPOCHS, SIZE, RATE = 20, 8, 1e-2
+"""How often each block sees the samples where nobody says, samples a step, learning rate relative to the weights."""
 EQUAL = 1e-7
 """A relative error that rounding leaves: such a block needs no training."""
 BATCH = 16
 """Samples a run of a block."""
 
-Kept = Mapping[str, Sequence[np.ndarray]]
-"""Value name to the places along each axis that are left in the pruned model."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -81,15 +76,15 @@ def distil_blocks(
     chosen = {w.name: len(w.shape) for w in trainable(student, options.include, options.exclude)}
     if seen.fixed_batch is not None or seen.stacked:
         return model, []
-    comparable = _comparable(student, teacher, seen, kept or {})
-    blocks = blocks_of(student, chosen, comparable)
+    known = comparable(student, teacher, seen, kept or {})
+    blocks = blocks_of(student, chosen, known)
     if len(blocks) < 2:
         return model, []
-    largest = max(comparable[name] for block in blocks[:-1] for name in block.gives)
+    largest = max(known[name] for block in blocks[:-1] for name in block.gives)
     seen = seen.take(max(2, MEMORY // largest - len(aside)))
     inputs = {name: np.concatenate([seen.inputs[name], aside.inputs[name]]) for name in seen.inputs}
     ours = theirs = inputs
-    options = replace(options, epochs=options.block_epochs or BLOCK_EPOCHS, ema=None)
+    options = _of_blocks(options)
     done = []
     for place, block in enumerate(blocks, 1):
         own = extract(student, block.takes, block.gives, ours)
@@ -103,11 +98,27 @@ def distil_blocks(
             found = _fit(own, block, taken, targets, goal, len(seen), options, label, progress)
             done.append(BlockFit(block.gives[0], found.trained.start.loss, found.trained.best.loss))
             own = found.model
-            _take_over(student, own, block.weights)
+            take_over(student, own)
         ours = {**inputs, **_outputs(own, ours, options)}
         theirs = {**inputs, **said}
-    _take_over(model, student, list(chosen))
+    take_over(model, student)
     return model, done
+
+
+def _of_blocks(options: TrainOptions) -> TrainOptions:
+    """Small steps of few samples: there are few, and a weight that BatchNorm was folded into has any size."""
+    return replace(
+        options,
+        epochs=options.block_epochs or EPOCHS,
+        batch_size=min(SIZE, options.batch_size),
+        lr=RATE,
+        optimizer="adamw",
+        relative=True,
+        ema=None,
+        l1=0.0,
+        l2=0.0,
+        group_lasso=0.0,
+    )
 
 
 def _fit(
@@ -167,24 +178,6 @@ def _outputs(model: ir.Model, values: Arrays, options: TrainOptions) -> Arrays:
     return found
 
 
-def _comparable(student: ir.Model, teacher: ir.Model, data: Dataset, kept: Kept) -> dict[str, int]:
-    """The values of the student that can be held against the teacher's, and their bytes by sample."""
-    shapes = [
-        {value.name: shape for value, shape in measure(model, data.shapes_of_one).shapes.items()}
-        for model in (student, teacher)
-    ]
-    found = {}
-    for name, shape in shapes[0].items():
-        if not name or not shape:
-            continue
-        theirs = shapes[1].get(name)
-        if theirs is not None and name in kept:
-            theirs = tuple(len(places) for places in kept[name])
-        if shape == theirs and shape[0] == 1:
-            found[name] = 4 * math.prod(shape)
-    return found
-
-
 def _restricted(array: np.ndarray, kept: Sequence[np.ndarray] | None) -> np.ndarray:
     """The original's values at the places that are left; those of the samples are all."""
     for axis, places in enumerate(kept or ()):
@@ -195,11 +188,3 @@ def _restricted(array: np.ndarray, kept: Sequence[np.ndarray] | None) -> np.ndar
 
 def _rows(arrays: Arrays, places: slice) -> Arrays:
     return {name: array[places] for name, array in arrays.items()}
-
-
-def _take_over(model: ir.Model, source: ir.Model, names: Sequence[str]) -> None:
-    """Gives weights the values that those of the same names have in another model."""
-    theirs = {weight.name: weight for weight in weights(source) if weight.graph is source.graph}
-    for weight in weights(model):
-        if weight.graph is model.graph and weight.name in names:
-            replace_weight(weight, np.array(theirs[weight.name].array()))

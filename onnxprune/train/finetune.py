@@ -9,13 +9,15 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.errors import DataError, ValidationError
-from onnxprune.graph import inline
+from onnxprune.graph import clone, inline
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import session
 from onnxprune.train.batch import opened
-from onnxprune.train.blockwise import Kept, distil_blocks
-from onnxprune.train.fit import BlockFit, Finetuned, fit_to, hold_aside, with_weights
+from onnxprune.train.blocks import Kept
+from onnxprune.train.blockwise import distil_blocks
+from onnxprune.train.features import with_features
+from onnxprune.train.fit import BlockFit, Finetuned, fit_to, hold_aside, take_over, with_weights
 from onnxprune.train.loop import Epoch
 from onnxprune.train.objective import Source, objective
 from onnxprune.train.options import TrainOptions
@@ -88,14 +90,19 @@ def fit(
         alpha=options.alpha,
     )
     seen, aside = hold_aside(data, options.held_aside, options.seed)
+    told = teacher
+    if options.features and teacher is not None:
+        goal, told = with_features(goal, model, teacher, seen, options.features, kept)
     blocks: list[BlockFit] = []
     if teacher is not None and options.by_blocks(data.labels is not None):
         model, blocks = distil_blocks(
             model, teacher, seen, aside, options, kept=kept, progress=progress
         )
+        given = clone(given)
+        take_over(given, model)
     said = None
-    if teacher is not None and goal.teacher:
-        said = session(teacher, options.providers, threads=options.threads)
+    if told is not None and goal.teacher:
+        said = session(told, options.providers, threads=options.threads)
     batch = options.batch_size
     found = fit_to(
         model,

@@ -26,7 +26,15 @@ from onnxprune.train.schedules import schedule
 from onnxprune.train.step import training_step
 from onnxprune.validate.accuracy import accuracy_of
 
-__all__ = ["BlockFit", "Finetuned", "fit_to", "hold_aside", "with_weights", "zero_masks"]
+__all__ = [
+    "BlockFit",
+    "Finetuned",
+    "fit_to",
+    "hold_aside",
+    "take_over",
+    "with_weights",
+    "zero_masks",
+]
 
 LEAST_LIVE = 8
 """Samples that a batch must have for its statistics to mean anything."""
@@ -107,7 +115,7 @@ def fit_to(
         decayed={weight.name for weight in chosen if len(weight.shape) > 1},
         running=mode.running,
         groups=_groups(mode.model, seen, chosen) if options.group_lasso else (),
-        scales=scales_of(chosen) if options.relative else None,
+        scales=scales_of(chosen) if options.scaled else None,
     )
     runner = Runner(step, options.providers, options.threads)
     carried = [w for w in weights(model) if w.graph is model.graph and w.name in step.start]
@@ -130,6 +138,7 @@ def fit_to(
         progress=progress,
         on_epoch=on_epoch,
         label=label,
+        keep_last=options.group_lasso > 0,
     )
     return Finetuned(with_weights(model, trained), trained, goal.words, len(chosen))
 
@@ -169,7 +178,7 @@ def zero_masks(chosen: Sequence[Weight]) -> dict[str, np.ndarray]:
 
 
 def scales_of(chosen: Sequence[Weight]) -> dict[str, np.ndarray]:
-    """The size of each weight's numbers: of a kernel by output channel."""
+    """The size of each weight's numbers, their root mean square: of a kernel by output channel."""
     found = {}
     for weight in chosen:
         squares = weight.array().astype(np.float64) ** 2
@@ -237,3 +246,12 @@ def with_weights(model: ir.Model, trained: Trained) -> ir.Model:
         if weight.graph is copy.graph and weight.name in trained.weights:
             replace(weight, trained.weights[weight.name])
     return copy
+
+
+def take_over(model: ir.Model, source: ir.Model) -> None:
+    """Gives a model, in place, the float constants that those of the same names are in another one."""
+    theirs = {w.name: w for w in weights(source) if w.graph is source.graph}
+    for weight in weights(model):
+        other = theirs.get(weight.name) if weight.graph is model.graph else None
+        if other is not None and weight.dtype.is_floating_point() and other.shape == weight.shape:
+            replace(weight, np.array(other.array()))

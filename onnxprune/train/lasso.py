@@ -117,7 +117,9 @@ def shrunk(
             places = np.where(each.places >= 0, each.places, group.size)
             factor = op.Gather(factors, op.constant(places.astype(np.int64)), axis=0)
             shape = [len(places) if k == each.axis else 1 for k in range(weight.rank)]
-            found[each.weight] = weight * op.cast(op.reshape(factor, shape), weight.dtype)
+            smaller = weight * op.cast(op.reshape(factor, shape), weight.dtype)
+            smaller.value.shape = weight.value.shape
+            found[each.weight] = smaller
     return found
 
 

@@ -138,6 +138,7 @@ def train(
     progress: Progress | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     label: str = "",
+    keep_last: bool = False,
 ) -> Trained:
     """Trains, and gives back the best state seen.
 
@@ -153,6 +154,7 @@ def train(
         progress: Where it is shown.
         on_epoch: Called at the end of each epoch.
         label: What is trained, in front of what is shown.
+        keep_last: The last finite state counts as the best: sparse training makes it worse on purpose.
 
     Returns:
         The best state; where the loss diverged or the user interrupted, that of before.
@@ -202,7 +204,7 @@ def train(
             if not worth.finite or not all(np.isfinite(each).all() for each in weights.values()):
                 stopped = _diverged(number, state.done, worth.loss, last)
                 break
-            if worth.worth > best.evaluated.worth:
+            if keep_last or worth.worth > best.evaluated.worth:
                 best = _Best(weights, worth, number)
     except KeyboardInterrupt:
         interrupted = True

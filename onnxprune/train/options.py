@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -16,7 +15,7 @@ __all__ = ["TrainOptions", "make_options"]
 
 OptimizerName = Literal["adamw", "sgd"]
 BatchNorm = Literal["auto", "live", "frozen"]
-_RATES: Mapping[str, float] = {"adamw": 1e-3, "sgd": 1e-2}
+_RATE, _ABSOLUTE_RATE = 1e-2, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +24,14 @@ class TrainOptions:
 
     Attributes:
         epochs: How often all samples are seen.
+        block_epochs: How often each block sees the samples when the blocks of the model learn one by one, before the
+            whole is trained, to give what the original's give; 0 leaves that out. None: so where there is a teacher
+            and there are no labels.
         batch_size: Samples a step; a fixed batch of the model overrules it.
-        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, 1e-2 for SGD.
+        lr: Learning rate at the top of the schedule; None: 1e-2, of AdamW times the size of each weight's numbers.
         optimizer: `adamw` or `sgd`.
+        relative: Of AdamW: whether the rate is relative to the size of each weight's numbers, which BatchNormalization
+            folded into them may have made anything; None: where no rate is given.
         momentum: Of SGD.
         nesterov: Of SGD.
         weight_decay: Of the optimizer; applies to weights of two and more axes.
@@ -44,6 +48,7 @@ class TrainOptions:
         smoothing: Label smoothing.
         temperature: Of distillation.
         alpha: Share of the teacher where there are labels too.
+        features: Weight of following the original's values between blocks too, where there is one.
         held_aside: Share of the samples that training never sees, and states are compared on.
         augment: How the images of a batch are moved about: `flip`, `crop`; the teacher sees the same ones.
         keep_zeros: Zeros in weights of two and more axes stay zero.
@@ -56,10 +61,10 @@ class TrainOptions:
 
     epochs: int = 10
     block_epochs: int | None = None
-    relative: bool = False
     batch_size: int = 32
     lr: float | None = None
     optimizer: OptimizerName = "adamw"
+    relative: bool | None = None
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -75,6 +80,7 @@ class TrainOptions:
     smoothing: float = 0.0
     temperature: float = 2.0
     alpha: float = 0.5
+    features: float = 0.0
     held_aside: float = 0.1
     augment: tuple[str, ...] = ()
     keep_zeros: bool = True
@@ -91,6 +97,12 @@ class TrainOptions:
                 raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
         if not 0 < self.rate < float("inf"):
             raise OptionError(f"lr must be a finite number above 0, not {self.lr}")
+        if self.block_epochs is not None and self.block_epochs < 0:
+            raise OptionError(f"block-epochs must be at least 0, not {self.block_epochs}")
+        if not 0 <= self.features < float("inf"):
+            raise OptionError(
+                f"features must be a finite number of at least 0, not {self.features}"
+            )
         if self.optimizer not in get_args(OptimizerName):
             raise OptionError(f"unknown optimizer {self.optimizer!r}: choose from adamw, sgd")
         if self.batchnorm not in get_args(BatchNorm):
@@ -105,7 +117,15 @@ class TrainOptions:
     @property
     def rate(self) -> float:
         """The learning rate, that of the optimizer where none is given."""
-        return _RATES.get(self.optimizer, 1e-3) if self.lr is None else self.lr
+        if self.lr is not None:
+            return self.lr
+        return _ABSOLUTE_RATE if self.optimizer == "adamw" and not self.scaled else _RATE
+
+    @property
+    def scaled(self) -> bool:
+        """Whether updates are scaled by the size of each weight's numbers."""
+        relative = self.lr is None if self.relative is None else self.relative
+        return relative and self.optimizer == "adamw"
 
     def by_blocks(self, labels: bool) -> bool:
         """Whether blocks are trained one by one first: if not said, where there are no labels."""

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.train.batchnorm import reestimate
-from onnxprune.train.blockwise import Kept
+from onnxprune.train.blocks import Kept
 from onnxprune.train.finetune import accepted, fit
 from onnxprune.train.fit import Finetuned, hold_aside
 from onnxprune.train.options import TrainOptions

@@ -187,6 +187,7 @@ def training_step(
         )
         if scales is not None:
             after = weight + (after - weight) * op.constant(scales[name], weight.dtype)
+        after.value.shape = weight.value.shape
         moved[name] = after
         for slot, new in zip(slots, following, strict=True):
             carried.close(slot, new)

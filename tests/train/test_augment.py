@@ -1,0 +1,68 @@
+"""Moving images about."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.errors import OptionError
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.train import Source, TrainOptions, objective
+from onnxprune.train.augment import augment
+from onnxprune.train.options import make_options
+from tests.train.steps import digits
+
+IMAGES = np.arange(40 * 3 * 16 * 16, dtype=np.float32).reshape(40, 3, 16, 16)
+
+
+def test_flips_mirror_half_of_the_images() -> None:
+    (moved,) = augment({"x": IMAGES}, ["flip"], np.random.default_rng(0)).values()
+    same = (moved == IMAGES).all((1, 2, 3))
+    mirrored = (moved == IMAGES[..., ::-1]).all((1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 10 < same.sum() < 30
+
+
+def test_crops_shift_by_an_eighth_at_most() -> None:
+    (moved,) = augment({"x": IMAGES}, ["crop"], np.random.default_rng(0)).values()
+    shifts = set()
+    for before, after in zip(IMAGES, moved, strict=True):
+        dy, dx = divmod(int(after[0, 8, 8] - before[0, 8, 8]) + 2 * 16 + 2, 16)
+        shifts.add((dy - 2, dx - 2))
+        expected = before[:, 8 + dy - 2, 6 + dx - 2 : 10 + dx - 2]
+        np.testing.assert_array_equal(after[:, 8, 6:10], expected)
+    assert len(shifts) > 12
+    assert max(abs(n) for shift in shifts for n in shift) == 2
+
+
+def test_channels_may_come_last_and_other_inputs_stay() -> None:
+    last = IMAGES.transpose(0, 2, 3, 1)
+    feed = {"first": IMAGES, "last": last, "tokens": np.arange(40)}
+    moved = augment(feed, ["flip"], np.random.default_rng(0))
+    assert (moved["tokens"] == feed["tokens"]).all()
+    flipped = augment({"last": last}, ["flip"], np.random.default_rng(0))["last"]
+    first = augment({"x": IMAGES}, ["flip"], np.random.default_rng(0))["x"]
+    np.testing.assert_array_equal(flipped.transpose(0, 3, 1, 2), first)
+
+
+def test_the_teacher_sees_what_the_model_sees() -> None:
+    from onnxprune.runtime.sessions import run, session
+
+    model, data = digits("resnet")
+    data = data.take(8)
+    goal, said = objective(model, data, model, alpha=1.0), session(model)
+    source = Source(data, goal, said, ways=["flip", "crop"], seed=3)
+    feed = source.feed(np.arange(8))
+    assert (feed["image"] != data.inputs["image"]).any()
+    (expected,) = run(said, {"image": feed["image"]})
+    np.testing.assert_allclose(feed["train/teacher/logits"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_only_images_can_be_moved_about() -> None:
+    with pytest.raises(OptionError, match="unknown augmentation 'spin'"):
+        TrainOptions(augment=("spin",))
+    assert make_options(augment="flip, crop").augment == ("flip", "crop")
+    model, data = digits("resnet")
+    goal = objective(model, data)
+    with pytest.raises(OptionError, match="only images"):
+        Source(Dataset({"x": np.zeros((4, 2), np.float32)}), goal, ways=["flip"])
