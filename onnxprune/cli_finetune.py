@@ -19,7 +19,7 @@ _TRAINING = (
     click.option(
         "--lr",
         type=float,
-        help="Learning rate at its highest (default .01, of adamw times the size of each weight's numbers).",
+        help="Learning rate at its highest (default .001; of SGD, and where it is relative, .01).",
     ),
     click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="Default: adamw."),
     click.option(
@@ -96,7 +96,7 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--relative/--absolute",
     default=None,
-    help="Of adamw: whether --lr is relative to the size of each weight's numbers (default: no; without --lr yes).",
+    help="Of adamw: whether --lr is relative to the size of each weight's numbers (default: without labels and --lr).",
 )
 @click.option("--momentum", type=float, help="Of SGD (default .9).")
 @click.option("--nesterov", is_flag=True, default=None, help="Of SGD: look ahead.")

@@ -76,6 +76,7 @@ def fit(
         progress: Where it is shown.
         on_epoch: Called at the end of each epoch.
     """
+    options = options.settled(data.labels is not None)
     model = given = untie(inline(model))
     _check_teacher(model, teacher)
     free, data = opened([model, *([inline(teacher)] if teacher is not None else [])], data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from onnxprune.errors import OptionError
@@ -28,10 +28,10 @@ class TrainOptions:
             whole is trained, to give what the original's give; 0 leaves that out. None: so where there is a teacher
             and there are no labels.
         batch_size: Samples a step; a fixed batch of the model overrules it.
-        lr: Learning rate at the top of the schedule; None: 1e-2, of AdamW times the size of each weight's numbers.
+        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, 1e-2 for SGD and where it is relative.
         optimizer: `adamw` or `sgd`.
         relative: Of AdamW: whether the rate is relative to the size of each weight's numbers, which BatchNormalization
-            folded into them may have made anything; None: where no rate is given.
+            folded into them may have made anything; None: where no rate is given and there are no labels.
         momentum: Of SGD.
         nesterov: Of SGD.
         weight_decay: Of the optimizer; applies to weights of two and more axes.
@@ -124,8 +124,13 @@ class TrainOptions:
     @property
     def scaled(self) -> bool:
         """Whether updates are scaled by the size of each weight's numbers."""
-        relative = self.lr is None if self.relative is None else self.relative
-        return relative and self.optimizer == "adamw"
+        return bool(self.relative) and self.optimizer == "adamw"
+
+    def settled(self, labels: bool) -> TrainOptions:
+        """With `relative` decided."""
+        if self.relative is not None:
+            return self
+        return replace(self, relative=self.lr is None and not labels)
 
     def by_blocks(self, labels: bool) -> bool:
         """Whether blocks are trained one by one first: if not said, where there are no labels."""
