@@ -18,7 +18,6 @@ from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.steps.line import Line, Stage
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.training import training_options
-from onnxprune.train.fit import hold_aside
 from onnxprune.train.recovery import reestimated, retrained, seen
 from onnxprune.validate.yardstick import Drop, Yardstick
 

@@ -17,7 +17,7 @@ from onnxprune.train.batch import opened
 from onnxprune.train.blocks import Kept
 from onnxprune.train.blockwise import distil_blocks
 from onnxprune.train.features import with_features
-from onnxprune.train.fit import BlockFit, Finetuned, fit_to, hold_aside, take_over, with_weights
+from onnxprune.train.fit import BlockFit, Finetuned, fit_to, take_over, with_weights
 from onnxprune.train.loop import Epoch
 from onnxprune.train.objective import Source, objective
 from onnxprune.train.options import TrainOptions

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxprune.errors import DataError, ModelError
+from onnxprune.errors import ModelError
 from onnxprune.graph import Weight, clone, replace, weights
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
@@ -30,7 +30,6 @@ __all__ = [
     "BlockFit",
     "Finetuned",
     "fit_to",
-    "hold_aside",
     "take_over",
     "with_weights",
     "zero_masks",
@@ -141,29 +140,6 @@ def fit_to(
         keep_last=options.group_lasso > 0,
     )
     return Finetuned(with_weights(model, trained), trained, goal.words, len(chosen))
-
-
-def hold_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """The samples to train on, and those to compare states on: at least one batch of each.
-
-    With a share of 0 states are compared on the samples of the training.
-
-    Raises:
-        DataError: There are too few samples to hold any aside.
-    """
-    ours, others = places_aside(len(data), data.fixed_batch or 1, share, seed)
-    return (data, data) if not share else (data.subset(ours), data.subset(others))
-
-
-def places_aside(count: int, unit: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`hold_aside` as places among `count` samples, of which `unit` stay together."""
-    if not share:
-        return np.arange(count), np.arange(count)
-    aside = max(1, round(share * count / unit)) * unit
-    if aside >= count:
-        raise DataError(f"{count} samples are too few to train on some and hold others aside")
-    order = np.random.default_rng([seed, 1]).permutation(count)
-    return np.sort(order[aside:]), np.sort(order[:aside])
 
 
 def zero_masks(chosen: Sequence[Weight]) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.train.batchnorm import reestimate
 from onnxprune.train.blocks import Kept
 from onnxprune.train.finetune import accepted, fit
-from onnxprune.train.fit import Finetuned, hold_aside
+from onnxprune.train.fit import Finetuned
 from onnxprune.train.options import TrainOptions
 
 __all__ = ["reestimated", "retrained", "seen"]

@@ -9,12 +9,12 @@ import onnx_ir as ir
 
 from onnxprune.dims import cut, trace
 from onnxprune.graph import inline, weights
+from onnxprune.runtime.dataset import hold_aside
 from onnxprune.runtime.measure import measure
 from onnxprune.runtime.sessions import run, session
 from onnxprune.steps.training import kept_places
 from onnxprune.train import TrainOptions, fit
 from onnxprune.train.blockwise import distil_blocks
-from onnxprune.train.fit import hold_aside
 from tests.train.steps import digits
 from tests.train.test_finetune import damaged
 

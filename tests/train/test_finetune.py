@@ -13,7 +13,6 @@ from onnxprune.graph import clone, replace, save, weights
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import session
 from onnxprune.train import Epoch, TrainOptions, finetune, fit, trainable
-from onnxprune.train.fit import hold_aside
 from onnxprune.validate.accuracy import accuracy
 from tests.train.steps import digits
 
