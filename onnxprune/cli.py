@@ -87,7 +87,7 @@ _DATA = click.option(
     type=_FILE,
     metavar="PATH",
     help="Samples to check and measure on: .npz (keys are input names, optional `labels`), .npy, a folder of class "
-    "folders of images, or a folder of ONNX test_data_set folders.",
+    "folders of images, a folder of ONNX test_data_set folders, or the word synthetic: made-up samples.",
 )
 _PROVIDER = click.option(
     "--provider",

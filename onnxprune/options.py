@@ -43,7 +43,7 @@ class PruneOptions:
         criterion: Name of a criterion of `onnxprune.scores`; `auto` becomes `obs` where channels are cut with data,
             else `magnitude`.
         scope: What competes with what: the indices of one layer, or those of the whole model.
-        data: Data set for validation and for the criteria that need one.
+        data: Data set for validation and for the criteria that need one; `synthetic`: made-up samples.
         exclude: Glob patterns of names (tensors, nodes) never to touch.
         min_channels: Least number of channels that a Dim keeps.
         round_to: Keep multiples of this many channels; None: what the machine's kernels like; 1: off.

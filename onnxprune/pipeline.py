@@ -17,9 +17,8 @@ from onnxprune.plan.sparse import write_sparse
 from onnxprune.progress import Progress
 from onnxprune.report import Report, build, write_json
 from onnxprune.report.timing import Clock
-from onnxprune.runtime.data import read_data
 from onnxprune.runtime.measure import measure
-from onnxprune.steps import compared, kept_steps, pruned, random_inputs
+from onnxprune.steps import compared, kept_steps, pruned, random_inputs, samples
 
 __all__ = ["inspect", "prune", "validate"]
 
@@ -39,7 +38,7 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
     clock = Clock()
     with clock.step("load"):
         original = load(input)
-        data = None if options.data is None else read_data(options.data, original)
+        data = None if options.data is None else samples(options, original)
     with kept_steps(original, output, data, options) as checkpoint:
         done = pruned(original, data, options, progress, clock, checkpoint)
         feeds = (
@@ -101,7 +100,7 @@ def validate(before: Path, after: Path, options: PruneOptions, progress: Progres
     clock = Clock()
     with clock.step("load"):
         a, b = load(before), load(after)
-        data = None if options.data is None else read_data(options.data, a)
+        data = None if options.data is None else samples(options, a)
     with clock.step("compare"):
         feeds = data or random_inputs(a, None, options.seed, options.shapes)
         comparison = compared(a, after, feeds, options)

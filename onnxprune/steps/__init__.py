@@ -1,6 +1,6 @@
 """The steps of the pipeline that are more than one call."""
 
-from onnxprune.steps.comparison import compared, random_inputs
+from onnxprune.steps.comparison import compared, random_inputs, samples
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.progressive import progressive
 from onnxprune.steps.way import kept_steps, pruned
@@ -13,5 +13,6 @@ __all__ = [
     "progressive",
     "pruned",
     "random_inputs",
+    "samples",
     "within_drop",
 ]

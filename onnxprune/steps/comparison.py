@@ -12,17 +12,34 @@ from onnxprune.errors import ValidationError
 from onnxprune.graph.cost import nbytes
 from onnxprune.graph.load import SOURCE
 from onnxprune.options import PruneOptions
+from onnxprune.runtime.data import read_data
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.inputs import Shapes, random_feed, running_shapes
 from onnxprune.runtime.measure import Measured
+from onnxprune.runtime.synthetic import synthetic
 from onnxprune.validate.compare import Comparison, compare
 
-__all__ = ["compared", "random_inputs"]
+__all__ = ["compared", "random_inputs", "samples"]
 
 LARGEST_COMPARED = 1 << 30
 """Models with more bytes of weights than this are not run for drift and latency."""
+MADE_UP = Path("synthetic")
+"""What `--data` says where samples are to be made up."""
 RANDOM_INPUTS = 2
 """Inputs that models are compared on where the user gives none."""
+
+
+def samples(options: PruneOptions, model: ir.Model) -> Dataset | None:
+    """The samples that the options name, read or made up; None where they name none.
+
+    Raises:
+        DataError: They cannot be read, or do not fit the model.
+    """
+    if options.data is None:
+        return None
+    if options.data == MADE_UP:
+        return synthetic(model, options.seed, options.shapes)
+    return read_data(options.data, model)
 
 
 def random_inputs(
