@@ -173,7 +173,7 @@ def _program() -> None:
     help="How much a weight or a channel matters: magnitude (groups by L2 norm), l1, random; of weights lamp; of "
     "channels bn-scale, fpgm. With --data also wanda |w| ||x||; of channels obs, what is lost once the rest has been "
     "re-fitted, activation, entropy; on gradients taylor |w dL/dw|, fisher (w dL/dw)^2, hessian, gradient |dL/dw| "
-    "(default: obs where channels are cut with --data, else magnitude).",
+    "(default: obs with --data, but for blocks and thresholds; else magnitude).",
 )
 @click.option(
     "--scope",

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from onnxprune.errors import OptionError
 from onnxprune.plan.budget import Target, parse_target
-from onnxprune.plan.granularity import NM, Channel, Granularity, parse_granularity
+from onnxprune.plan.granularity import NM, Channel, Granularity, Unstructured, parse_granularity
 from onnxprune.scores import criterion_names, get_criterion
 from onnxprune.train.options import TrainOptions, make_options
 
@@ -40,8 +40,8 @@ class PruneOptions:
             `weight`).
         relative_threshold: Zero weights with a saliency <= theta * the sum of their tensor's (granularity `weight`).
         target: What must be left, such as 0.5 of the MACs, instead of a sparsity (granularity `channel`).
-        criterion: Name of a criterion of `onnxprune.scores`; `auto` becomes `obs` where channels are cut with data,
-            else `magnitude`.
+        criterion: Name of a criterion of `onnxprune.scores`; `auto` becomes `obs` where there are data, but for blocks,
+            thresholds and weights of a global scope, else `magnitude`.
         scope: What competes with what: the indices of one layer, or those of the whole model.
         data: Data set for validation and for the criteria that need one; `synthetic`: made-up samples.
         exclude: Glob patterns of names (tensors, nodes) never to touch.
@@ -126,12 +126,22 @@ class PruneOptions:
         """What was left open."""
         if self.fold is None:
             object.__setattr__(self, "fold", self.recover != "none")
-        cut = isinstance(self.granularity, Channel) and self.data is not None
+        known = self.data is not None and self._fits_obs
         if self.recover == "auto":
-            open_ = self.criterion in ("auto", "obs") and cut
+            open_ = self.criterion in ("auto", "obs") and known
             object.__setattr__(self, "recover", "lstsq" if open_ else "none")
         if self.criterion == "auto":
-            object.__setattr__(self, "criterion", "obs" if cut else "magnitude")
+            object.__setattr__(self, "criterion", "obs" if known else "magnitude")
+
+    @property
+    def _fits_obs(self) -> bool:
+        """Whether optimal brain surgeon can choose: channels, or as much of every layer's weights."""
+        if isinstance(self.granularity, Channel):
+            return True
+        each = self.scope == "layer" and not self.uses_threshold
+        return isinstance(self.granularity, NM) or (
+            isinstance(self.granularity, Unstructured) and each
+        )
 
     def _check_recovery(self) -> None:
         if self.recover != "none" and self.data is None:
@@ -140,7 +150,7 @@ class PruneOptions:
             raise OptionError("options of training go with --recover finetune")
         channel = isinstance(self.granularity, Channel)
         cost = self.target is not None and not self.limits_drop
-        if not channel and (self.recover in ("bias", "lstsq") or cost):
+        if not channel and (self.recover == "bias" or cost):
             what = "a target" if cost else self.recover
             raise OptionError(f"{what} goes with granularity channel, not {self.granularity}")
 
@@ -201,6 +211,11 @@ class PruneOptions:
         if self.uses_threshold and self.criterion in ("random", "obs"):
             raise OptionError(
                 f"a threshold is on the saliency of a weight: it does not go with the criterion {self.criterion}"
+            )
+        if self.criterion == "obs" and not self._fits_obs:
+            raise OptionError(
+                "the criterion obs chooses channels, N:M groups, or a fraction of the weights of every layer:"
+                f" it does not go with granularity {self.granularity} and scope {self.scope}"
             )
         if self.sparse_format and isinstance(self.granularity, Channel):
             raise OptionError(

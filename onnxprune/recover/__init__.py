@@ -3,5 +3,15 @@
 from onnxprune.recover.bias import correct_biases
 from onnxprune.recover.compensate import compensate
 from onnxprune.recover.lstsq import Refitted, fit, refit
+from onnxprune.recover.sparse import Fraction
+from onnxprune.recover.zeros import compensate_zeros
 
-__all__ = ["Refitted", "compensate", "correct_biases", "fit", "refit"]
+__all__ = [
+    "Fraction",
+    "Refitted",
+    "compensate",
+    "compensate_zeros",
+    "correct_biases",
+    "fit",
+    "refit",
+]

@@ -10,11 +10,10 @@ __all__: list[str] = []
 
 @criterion(
     "obs",
-    summary="second-order loss of a channel after re-fitting the others",
+    summary="second-order loss of a channel or weight after re-fitting the others",
     needs_data=True,
-    scores="channels",
 )
 def _obs(_name: str, _values: Array, _context: Context) -> Array:
     raise OptionError(
-        "the criterion obs scores channels, not single weights: see `onnxprune.scores.obs`"
+        "the criterion obs ranks no weights alone: see `onnxprune.scores.obs` and `onnxprune.recover.sparse`"
     )

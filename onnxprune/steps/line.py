@@ -34,7 +34,7 @@ from onnxprune.runtime.measure import measure
 from onnxprune.steps.channels import alternatives
 from onnxprune.steps.dead import without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan
-from onnxprune.steps.repair import repair
+from onnxprune.steps.repair import repair, repair_zeros
 from onnxprune.steps.zeros import zero_weights
 from onnxprune.validate.proof import prove
 
@@ -274,15 +274,13 @@ class Zeros:
             zero(model, gone)
         return model
 
-    def refit(
-        self, stage: Stage[WeightPlan | None], data: Dataset, progress: Progress
-    ) -> str:  # pragma: no cover
-        """See `Line`.
-
-        Raises:
-            OptionError: Always; the options do not let it come to this.
-        """
-        raise OptionError("re-fitting goes with granularity channel")
+    def refit(self, stage: Stage[WeightPlan | None], data: Dataset, progress: Progress) -> str:
+        """See `Line`."""
+        if stage.gone is None:
+            return "no weights were re-fitted"
+        options = replace(self.options, criterion="magnitude")  # what is gone is settled
+        repair_zeros(self.model, stage.model, stage.gone, data, options, progress)
+        return f"weights were re-fitted on {len(data)} samples"
 
     def cost(self, stage: Stage[WeightPlan | None]) -> Cost:
         """See `Line`."""

@@ -1,4 +1,4 @@
-"""Closed-form repair of a cut model, by the method that the options name."""
+"""Closed-form repair of a cut or sparse model, by the method that the options name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import onnx_ir as ir
 
 from onnxprune.dims import Keep, Tracing
 from onnxprune.options import PruneOptions
+from onnxprune.plan.granularity import NM
+from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.progress import Progress
-from onnxprune.recover import correct_biases, refit
+from onnxprune.recover import Fraction, compensate_zeros, correct_biases, refit
 from onnxprune.runtime.dataset import Dataset
 
-__all__ = ["repair"]
+__all__ = ["repair", "repair_zeros"]
 
 
 def repair(
@@ -41,3 +43,41 @@ def repair(
         return f"{count} biases were corrected on {len(data)} samples"
     done = refit(tracing, keep, pruned, data, progress, options.providers, options.seed)
     return f"{len(done)} weights were re-fitted on {len(data)} samples"
+
+
+def repair_zeros(
+    model: ir.Model,
+    pruned: ir.Model,
+    plan: WeightPlan,
+    data: Dataset,
+    options: PruneOptions,
+    progress: Progress,
+) -> WeightPlan:
+    """Zeroes weights of a copy of a model in place so that the others make up for them.
+
+    Args:
+        model: The original.
+        pruned: The copy.
+        plan: Which tensors get zeros, and where, unless the criterion is `obs`, which chooses as it goes.
+        data: Samples.
+        options: The criterion, the granularity, the providers and the seed.
+        progress: Where it is shown.
+
+    Returns:
+        The plan that was carried out.
+    """
+    pattern: Fraction | NM | None = None
+    if options.criterion == "obs":
+        kind = options.granularity
+        pattern = kind if isinstance(kind, NM) else Fraction(options.fraction)
+    return compensate_zeros(
+        model,
+        pruned,
+        plan,
+        pattern,
+        data,
+        progress,
+        options.providers,
+        options.seed,
+        options.shapes,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from onnxprune.graph import clone
@@ -15,6 +17,7 @@ from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.sampling import loss_note
 from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.repair import repair_zeros
 
 __all__ = ["zero_weights"]
 
@@ -22,21 +25,35 @@ __all__ = ["zero_weights"]
 def zero_weights(
     model: ir.Model, data: Dataset | None, options: PruneOptions, progress: Progress, clock: Clock
 ) -> Outcome:
-    """Chooses, zeroes, and proves that nothing else changed."""
-    with clock.step("choose"):
-        context = context_for_masks(model, options, data, progress)
-        plan = plan_weights(model, options, context, progress)
-    with clock.step("zero"):
-        pruned = clone(model)
-        zero(pruned, plan)
-    with clock.step("prove"):
-        check_zeroed(model, pruned, plan)
-    note = "zeros make a file compress better, not onnxruntime's CPU inference faster; channels do"
-    check = Check(
-        "only the plan's weights are zero",
-        True,
-        "every other weight is the original's, bit for bit",
+    """Chooses, zeroes, and proves that the plan's weights are zero, and that nothing else changed unless repaired."""
+    surgeon = options.criterion == "obs"
+    repaired = data is not None and (
+        options.recover == "lstsq" or (options.recover == "finetune" and surgeon)
     )
+    with clock.step("choose"):
+        by = options
+        if surgeon:  # chosen layer by layer, below; where nothing can be seen, by magnitude
+            by = replace(options, criterion="magnitude", recover="none", train=None)
+        context = context_for_masks(model, by, data, progress)
+        plan = plan_weights(model, by, context, progress)
+    pruned = clone(model)
+    if data is not None and (repaired or surgeon):
+        with clock.step("recover"):
+            plan = repair_zeros(model, pruned, plan, data, options, progress)
+        if not repaired:
+            pruned = clone(model)
+    if not repaired:
+        with clock.step("zero"):
+            zero(pruned, plan)
+    with clock.step("prove"):
+        check_zeroed(pruned if repaired else model, pruned, plan)
+    note = "zeros make a file compress better, not onnxruntime's CPU inference faster; channels do"
+    rest = (
+        "the others make up for them"
+        if repaired
+        else "every other weight is the original's, bit for bit"
+    )
+    check = Check("only the plan's weights are zero", True, rest)
     return Outcome(
         pruned,
         plan.to_dict(),
