@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibrate.contraction import Contraction
@@ -14,7 +15,7 @@ from onnxprune.dims import Tracing
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 
-__all__ = ["Observed", "collect", "walk_of"]
+__all__ = ["Observed", "collect", "rows_seen", "walk_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +71,26 @@ def collect(
 
 def _sums(walk: Walk, each: Contraction, samples: int, seed: int) -> Sums:
     sums = Sums(samples=samples)
-    kernel, where, first = each.view.shape[2:], None, True
-    for (x,) in walk.values([each.data]):
-        if first:
-            where, first = (
-                positions_seen(each, each.columns, samples, each.positions(x, kernel), seed),
-                False,
-            )
-        sums.add(each.inputs(x, where, kernel, each.groups), None)
+    for rows in rows_seen(walk, each, each.data, samples, seed):
+        sums.add(rows, None)
     return sums
+
+
+def rows_seen(
+    walk: Walk, each: Contraction, data: ir.Value, samples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """What the columns of W meet at the positions looked at, batch by batch: float32, (G, n * positions, K).
+
+    Args:
+        walk: Has come as far as the contraction.
+        each: The contraction.
+        data: What it reads, in the model walked through.
+        samples: How many there are in all.
+        seed: Of the positions.
+    """
+    kernel, where, first = each.view.shape[2:], None, True
+    for (x,) in walk.values([data]):
+        if first:
+            positions = each.positions(x, kernel)
+            where, first = positions_seen(each, each.columns, samples, positions, seed), False
+        yield each.inputs(x, where, kernel, each.groups)

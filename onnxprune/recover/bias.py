@@ -19,9 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate.collect import walk_of
+from onnxprune.calibrate.collect import rows_seen, walk_of
 from onnxprune.calibrate.contraction import Contraction, data_axis
-from onnxprune.calibrate.moments import positions_seen
 from onnxprune.calibrate.walk import Walk
 from onnxprune.dims import Keep, Tracing, keep_mask
 from onnxprune.progress import Progress
@@ -82,13 +81,8 @@ def _gone(job: Job, tracing: Tracing, keep: Keep) -> Array:
 
 def _means(each: Contraction, walk: Walk, samples: int, seed: int) -> Array:
     """E[x] of what each column of W meets, borders included: float64, (G, K)."""
-    kernel, total, count = each.view.shape[2:], np.zeros(()), 0
-    where, first = None, True
-    for (x,) in walk.values([each.data]):
-        if first:
-            positions = each.positions(x, kernel)
-            where, first = positions_seen(each, each.columns, samples, positions, seed), False
-        rows = each.inputs(x, where, kernel, each.groups)
+    total, count = np.zeros(()), 0
+    for rows in rows_seen(walk, each, each.data, samples, seed):
         total, count = total + rows.sum(1, dtype=np.float64), count + rows.shape[1]
     return np.asarray(total / count)
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate.collect import walk_of
+from onnxprune.calibrate.collect import rows_seen, walk_of
 from onnxprune.calibrate.contraction import Contraction, contractions
-from onnxprune.calibrate.moments import Sums, positions_seen
+from onnxprune.calibrate.moments import Sums
 from onnxprune.calibrate.views import store, view_of
 from onnxprune.calibrate.walk import Walk
 from onnxprune.dims import trace
@@ -87,12 +87,9 @@ def _moment(each: Contraction, twin: ir.Node, walk: Walk, samples: int, seed: in
     assert data is not None
     if not recurrence:
         walk.advance(twin)
-    sums, kernel, where, first = Sums(samples=samples), each.view.shape[2:], None, True
-    for (x,) in walk.values([data]):
-        if first:
-            positions = each.positions(x, kernel)
-            where, first = positions_seen(each, each.columns, samples, positions, seed), False
-        sums.add(each.inputs(x, where, kernel, each.groups), None)
+    sums = Sums(samples=samples)
+    for rows in rows_seen(walk, each, data, samples, seed):
+        sums.add(rows, None)
     return np.asarray(sums.xx / sums.count)
 
 
