@@ -18,7 +18,7 @@ from onnxprune.calibrate.contraction import Contraction, contractions
 from onnxprune.calibrate.views import View, view_of
 from onnxprune.dims import Keep, Tracing, keep_mask
 
-__all__ = ["Job", "affected_jobs", "bias_place", "channels_left"]
+__all__ = ["Job", "affected_jobs", "bias_place", "channels_left", "twin_groups"]
 
 Array = np.ndarray
 
@@ -44,6 +44,7 @@ class Job:
         other: The operand in the pruned model that an Add adds to what the twin gives, if the target is a sum.
         inputs: Which columns are left.
         outputs: Which outputs are left.
+        rank: How many axes the target has.
         ir_version: Of the model.
     """
 
@@ -55,6 +56,7 @@ class Job:
     other: ir.Value | None
     inputs: Array
     outputs: Array
+    rank: int
     ir_version: int
 
 
@@ -86,7 +88,9 @@ def _job(
             target, other = node.outputs[0], theirs.inputs[k]
     inputs = np.repeat(keep_mask(each.input_axis, keep), each.taps)
     outputs = keep_mask(each.output_axis, keep)
-    return Job(each, twin, view, data, target, other, inputs, outputs, tracing.model.ir_version)
+    rank = len(tracing.measured.shapes[target])
+    version = tracing.model.ir_version
+    return Job(each, twin, view, data, target, other, inputs, outputs, rank, version)
 
 
 def _closing_add(
@@ -153,3 +157,8 @@ def channels_left(target: Array, job: Job) -> Array:
 def bias_place(job: Job, make: bool = False) -> Bias | None:
     """Where a constant is added to what the twin gives; `make`: an Add may be put behind a matrix product."""
     return bias_of(job.each, job.twin, int(job.outputs.sum()), make=make)
+
+
+def twin_groups(job: Job) -> int:
+    """How many groups the twin has."""
+    return job.twin.attributes.get_int("group", 1) if job.each.kind == "conv" else 1
