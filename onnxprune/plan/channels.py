@@ -7,6 +7,7 @@ their width are axes of their own wherever attention has them apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -20,6 +21,7 @@ from onnxprune.dims import (
     Keep,
     Product,
     Tracing,
+    Use,
     by_weight,
     leaves,
     positions,
@@ -158,7 +160,10 @@ def kept_counts(
     while True:
         counts = {
             info.dim: _rounded(
-                wanted[info.dim], info.size, max(1, step_of(info, options) // divisor), options
+                wanted[info.dim],
+                info.size,
+                max(1, step_of(info, options) // divisor),
+                max(options.min_channels, _least(info, options) // divisor),
             )
             for info in dims
         }
@@ -186,14 +191,41 @@ def _share(n: int, options: PruneOptions) -> int:
     return round(n * (1 - options.fraction))
 
 
-def _rounded(wanted: int, n: int, step: int, options: PruneOptions) -> int:
-    """The nearest multiple of the step (upwards from the middle) within [min_channels, n]."""
-    return min(n, max(options.min_channels, step * max(1, (2 * wanted + step) // (2 * step))))
+def _rounded(wanted: int, n: int, step: int, least: int) -> int:
+    """The nearest multiple of the step (upwards from the middle) within [least, n]."""
+    return min(n, max(least, step * max(1, (2 * wanted + step) // (2 * step))))
+
+
+def _given_step(options: PruneOptions) -> int | None:
+    """What every Dim keeps a multiple of; None: what the machine's kernels like."""
+    return 1 if options.round_to is None and options.target is not None else options.round_to
+
+
+def _least(info: DimInfo, options: PruneOptions) -> int:
+    """One block of channels where a pointwise convolution sums over them, and the kernels are to like it.
+
+    Of fewer channels onnxruntime's convolution takes each from a plane of its own, and goes over its output once for
+    every one of them: with a kernel of one element that costs more than what the fewer channels save.
+    """
+    if _given_step(options) is not None:
+        return 1
+    return channel_step() if any(_is_pointwise(use, k) for use, k in info.slices) else 1
+
+
+def _is_pointwise(use: Use, k: int) -> bool:
+    """Whether axis k of a weight is what a convolution with a kernel of one element sums over."""
+    if (
+        use.node is None
+        or use.node.op_type not in ("Conv", "FusedConv")
+        or (use.index, k) != (1, 1)
+    ):
+        return False
+    return math.prod(use.weight.shape[2:]) == 1 and use.node.attributes.get_int("group", 1) == 1
 
 
 def step_of(info: DimInfo, options: PruneOptions) -> int:
     """What a Dim keeps a multiple of: less where an index is several positions of an axis, or the Dim is narrow."""
-    given = 1 if options.round_to is None and options.target is not None else options.round_to
+    given = _given_step(options)
     step = channel_step() if given is None else given
     unit = 0
     for use, k in info.slices:

@@ -1,8 +1,9 @@
 """Latency of models against each other, measured so that the machine's moods cancel out.
 
-One run of each session in turn, in alternating order, for a set time: whatever else the machine
-does meanwhile hits all of them alike, and the ratio within a round is far steadier than the two
-times are.
+Each session in turn, in alternating order, for a set time: whatever else the machine does meanwhile
+hits all of them alike, and the ratio within a round is far steadier than the two times are. A turn
+is two runs, and the second counts: the first brings back what the other sessions have driven out of
+the caches, as it is where one model runs over and over.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ def measure(
     while len(rounds) < least or (time.perf_counter() < end and len(rounds) < most):
         row = [0.0] * len(sessions)
         for index in order:
+            run(sessions[index], feeds[index])
             start = time.perf_counter()
             run(sessions[index], feeds[index])
             row[index] = time.perf_counter() - start

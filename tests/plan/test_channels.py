@@ -52,6 +52,42 @@ def test_counts_are_shares_rounded_to_multiples(more: dict[str, object], kept: i
     assert counts(MLP, options(**more), w1=(6, 20), w2=(20, 9), w3=(9, 5))["w1:1"] == (kept, 20)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "more", "kept"),
+    [
+        (1, {"round_to": None}, [32, 16]),
+        (3, {"round_to": None}, [32, 8]),
+        (1, {}, [32, 8]),
+        (1, {"round_to": None, "target": "macs=0.5"}, [32, 8]),
+    ],
+)
+def test_what_a_pointwise_convolution_sums_over_stays_a_block_wide(
+    monkeypatch: pytest.MonkeyPatch, kernel: int, more: dict[str, object], kept: list[int]
+) -> None:
+    monkeypatch.setattr("onnxprune.plan.channels.channel_step", lambda: 16)
+    found = counts(
+        """(float[N,3,4,4] x) => (float[N,5,4,4] y) {
+            a = Conv(x, w1)
+            b = Conv<auto_pad="SAME_UPPER">(a, w2)
+            y = Conv<auto_pad="SAME_UPPER">(b, w3)
+        }""",
+        options(**more),
+        w1=(64, 3, 1, 1),
+        w2=(16, 64, kernel, kernel),
+        w3=(5, 16, kernel, kernel),
+    )
+    assert [count for count, _ in found.values()] == kept
+
+
+def test_where_nothing_else_can_go_less_than_a_block_may_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("onnxprune.plan.channels.channel_step", lambda: 16)
+    text = "(float[N,3,4,4] x) => (float[N,5,4,4] y) { a = Conv(x, w1) y = Conv(a, w2) }"
+    found = counts(text, options(round_to=None), w1=(16, 3, 1, 1), w2=(5, 16, 1, 1))
+    assert [count for count, _ in found.values()] == [8]
+
+
 def test_global_scope_takes_more_where_less_is_lost() -> None:
     """The first Dim's channels differ much, the second's little."""
     rising, even = np.linspace(0.1, 2, 20, dtype="f4"), np.linspace(0.95, 1.05, 20, dtype="f4")

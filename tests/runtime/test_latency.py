@@ -39,7 +39,7 @@ def test_sessions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(latency, "run", lambda session, feed: order.append(session))
     measure(["a", "b"], [{}, {}], seconds=0, warmup=1, least=3)  # type: ignore[list-item]
-    assert "".join(order) == "ab" + "ba" + "ab" + "ba"
+    assert "".join(order) == "aabb" + "bbaa" + "aabb" + "bbaa"
 
 
 def test_summary_of_known_times() -> None:
