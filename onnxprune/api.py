@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxprune import pipeline
 from onnxprune.errors import OptionError
-from onnxprune.graph import same_file
+from onnxprune.graph import check_target, same_file
 from onnxprune.options import PruneOptions
 from onnxprune.progress import Progress, Silent
 from onnxprune.report import Report, write_json
@@ -140,7 +140,7 @@ def finetune(
 
 
 def _check_paths(input: Path, output: Path | None, options: PruneOptions) -> None:
-    """Raises OptionError where two of the files are one, or there is nowhere to write."""
+    """Raises OptionError where two of the files are one, OnnxPruneError where one cannot be written."""
     if output is None and not options.dry_run:
         raise OptionError("no output file: name one, or ask for a dry run")
     named = [("the output", output), ("the plan", options.plan), ("the report", options.report)]
@@ -153,4 +153,6 @@ def _check_paths(input: Path, output: Path | None, options: PruneOptions) -> Non
                 raise OptionError(
                     f"{role} would overwrite {other_role}, {other}: name another file"
                 )
+        if role != "the output" or not options.dry_run:
+            check_target(path)
         seen.append((role, path))

@@ -15,7 +15,7 @@ from onnxprune.graph import inline, load, save
 from onnxprune.options import PruneOptions
 from onnxprune.plan.sparse import write_sparse
 from onnxprune.progress import Progress
-from onnxprune.report import Report, build, write_json
+from onnxprune.report import Report, build, pending_json
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.measure import measure
 from onnxprune.steps import compared, kept_steps, pruned, random_inputs, samples
@@ -49,13 +49,12 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
         with clock.step("compare"):
             repaired = options.recover != "none" and data is not None
             comparison = compared(original, done.pruned, feeds, options, repaired)
-        if options.plan is not None:
-            write_json(done.plan, options.plan, indent=None)
-        if output is not None and not options.dry_run:
-            with clock.step("save"), progress.step("saving"):
-                save(done.pruned, output)
-                if options.sparse_format and done.zeroed is not None:
-                    write_sparse(output, done.zeroed.zeroed.keys())
+        with pending_json(done.plan, options.plan, indent=None):
+            if output is not None and not options.dry_run:
+                with clock.step("save"), progress.step("saving"):
+                    save(done.pruned, output)
+                    if options.sparse_format and done.zeroed is not None:
+                        write_sparse(output, done.zeroed.zeroed.keys())
     return build.report(
         "prune",
         input,

@@ -2,12 +2,13 @@
 
 from onnxprune.graph.inline import NAMES, clone, inline
 from onnxprune.graph.load import load
-from onnxprune.graph.save import data_file, same_file, save
+from onnxprune.graph.save import check_target, data_file, same_file, save
 from onnxprune.graph.weights import Weight, constant, replace, weights
 
 __all__ = [
     "NAMES",
     "Weight",
+    "check_target",
     "clone",
     "constant",
     "data_file",

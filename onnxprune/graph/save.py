@@ -29,7 +29,7 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.graph.load import DATA_FILES, SOURCE
 from onnxprune.graph.serialize import LARGEST_PROTO, in_memory, initializers, serialize
 
-__all__ = ["data_file", "same_file", "save"]
+__all__ = ["check_target", "data_file", "same_file", "save"]
 
 _INLINE = 1024  # bytes; smaller tensors stay in the .onnx file
 _ALIGNED = 1 << 20  # bytes; tensors at least this large start on a page of the data file
@@ -73,7 +73,7 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
         external = _wants_external(model)
     targets = [path, data_file(path)] if external else [path]
     for target in targets:
-        _check_target(target)
+        check_target(target)
     if SOURCE in model.meta and not same_file(path, model.meta[SOURCE]):
         _check_apart(targets, [model.meta[SOURCE], *model.meta[DATA_FILES]])
     with ExitStack() as stack:
@@ -96,7 +96,12 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
             ) from error
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
+    """Whether a file can be written there, as far as that shows without writing.
+
+    Raises:
+        OnnxPruneError: It cannot, with the reason.
+    """
     if path.is_dir():
         raise OnnxPruneError(f"cannot write {path}: it is a directory; name a file")
     if not path.parent.is_dir():

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow
 from onnxprune.report.terminal import render
-from onnxprune.report.write import write_json
+from onnxprune.report.write import pending_json, write_json
 
-__all__ = ["Check", "Cost", "DimRow", "Report", "StepRow", "TensorRow", "render", "write_json"]
+__all__ = [
+    "Check",
+    "Cost",
+    "DimRow",
+    "Report",
+    "StepRow",
+    "TensorRow",
+    "pending_json",
+    "render",
+    "write_json",
+]

@@ -1,18 +1,18 @@
-"""JSON files that are there whole or not at all."""
+"""JSON files that are there whole or not at all, alone or together with what they tell of."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OnnxPruneError
 
-__all__ = ["write_json"]
+__all__ = ["pending_json", "write_json"]
 
 
 def write_json(data: Mapping[str, Any], path: str | Path, *, indent: int | None = 2) -> None:
@@ -26,15 +26,45 @@ def write_json(data: Mapping[str, Any], path: str | Path, *, indent: int | None 
     Raises:
         OnnxPruneError: It cannot be written.
     """
+    with pending_json(data, path, indent=indent):
+        pass
+
+
+@contextmanager
+def pending_json(
+    data: Mapping[str, Any], path: str | Path | None, *, indent: int | None = 2
+) -> Iterator[None]:
+    """Writes the file beside its place at once, and renames it when the context is left without an error.
+
+    Args:
+        data: See `write_json`.
+        path: Likewise; None: nothing is written.
+        indent: Likewise.
+
+    Raises:
+        OnnxPruneError: It cannot be written.
+    """
+    if path is None:
+        yield
+        return
     path = Path(path)
     text = json.dumps(data, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
+        with _named(path), open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OnnxPruneError(f"cannot write {path}: {error.strerror or error}") from error
+        yield
+        with _named(path):
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What the system says, with the name of the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OnnxPruneError(f"cannot write {path}: {error.strerror or error}") from error

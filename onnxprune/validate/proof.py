@@ -31,7 +31,7 @@ def prove(tracing: Tracing, keep: Keep, pruned: ir.Model, seed: int = 0) -> Equa
         How far the two are apart; infinitely where onnxruntime refuses the cut model.
 
     Raises:
-        ModelError: onnxruntime does not load the original either.
+        ModelError: onnxruntime does not load or run the original either.
     """
     shapes, runs, floor = tracing.measured.inputs, RUNS, 1e-6
     big = is_big(tracing)
@@ -49,6 +49,7 @@ def prove(tracing: Tracing, keep: Keep, pruned: ir.Model, seed: int = 0) -> Equa
             pruned = cut(tracing, exact)
         return compare_runs(reference, session(pruned, optimize=not big), feeds, floor)
     except ModelError as error:
+        run(reference, feeds[0])  # raises where it is the original that does not run
         return Equality(math.inf, str(error), 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Callable
@@ -325,6 +326,38 @@ def test_places_that_cannot_be_written(run: Run, small: Path, output: str) -> No
     assert err.startswith("error: cannot write")
     assert len(err.splitlines()) == 1
     assert sorted(path.name for path in small.parent.iterdir()) == ["file", "in.onnx"]
+
+
+@pytest.mark.parametrize("option", ["--plan", "--report"])
+@pytest.mark.parametrize("place", ["missing/x.json", "folder.json"])
+def test_a_plan_or_report_that_cannot_be_written_is_said_before_any_work(
+    run: Run, small: Path, option: str, place: str
+) -> None:
+    small.with_name("folder.json").mkdir()
+    code, said, err = run(small, small.with_name("out.onnx"), option, small.parent / place)
+    assert (code, said) == (1, "")
+    assert err.startswith("error: cannot write")
+    assert len(err.splitlines()) == 1
+    assert sorted(path.name for path in small.parent.iterdir()) == ["folder.json", "in.onnx"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])
+def test_a_stop_in_the_middle_of_saving_leaves_nothing_behind(
+    run: Run, small: Path, stop: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = small.read_bytes()
+
+    def stopped(*_args: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("os.replace", stopped)
+    out, plan, report = (small.with_name(name) for name in ("o.onnx", "p.json", "r.json"))
+    code, said, err = run(small, out, "--plan", plan, "--report", report, "--round-to", 1)
+    assert (code, said) == (130 if stop is KeyboardInterrupt else 1, "")
+    assert len(err.splitlines()) == 1
+    assert "interrupted" in err if code == 130 else "No space left" in err
+    assert [path.name for path in small.parent.iterdir()] == ["in.onnx"]
+    assert small.read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "above", "absolute", "link"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxprune.dims import Keep, Tracing, cut
-from onnxprune.errors import ValidationError
+from onnxprune.errors import ModelError, ValidationError
 from onnxprune.graph import weights
 from onnxprune.validate import proof
 from onnxprune.validate.equality import Equality, masked, relative_error
@@ -159,3 +159,21 @@ def test_nobody_to_blame_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_relative_errors(a: object, b: object, expected: float) -> None:
     assert relative_error(a, b) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("original_runs", [True, False])
+def test_a_cut_model_that_does_not_run_is_wrong_unless_the_original_does_not_either(
+    monkeypatch: pytest.MonkeyPatch, original_runs: bool
+) -> None:
+    def fails(*_args: object) -> None:
+        raise ModelError("it does not run")
+
+    tracing = traced(TEXT, w1=(6, 8), w2=(8, 5))
+    keep = half(tracing)
+    monkeypatch.setattr(proof, "compare_runs", fails)
+    if original_runs:
+        assert not prove(tracing, keep, cut(tracing, keep)).holds
+    else:
+        monkeypatch.setattr(proof, "run", fails)
+        with pytest.raises(ModelError, match="does not run"):
+            prove(tracing, keep, cut(tracing, keep))
