@@ -4,7 +4,7 @@
 """
 
 from onnxprune.dims.axis import Axis, Dim, Keep, Product, Sum, keep_mask, leaves, positions, size
-from onnxprune.dims.cut import copies, cut, removed
+from onnxprune.dims.cut import cut
 from onnxprune.dims.registry import axes, registered, rule_for, specs
 from onnxprune.dims.trace import DimInfo, Tracing, Use, by_weight, trace
 
@@ -19,13 +19,11 @@ __all__ = [
     "Use",
     "axes",
     "by_weight",
-    "copies",
     "cut",
     "keep_mask",
     "leaves",
     "positions",
     "registered",
-    "removed",
     "rule_for",
     "size",
     "specs",

@@ -7,23 +7,20 @@ that follows is rewritten, and annotated shapes are brought up to date. The mode
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims.axis import Keep, keep_mask
 from onnxprune.dims.carriers import changes, new_size
-from onnxprune.dims.edit import Edit
 from onnxprune.dims.follow import follow
 from onnxprune.dims.trace import Tracing, Use, by_weight
 from onnxprune.graph import Weight, replace
+from onnxprune.graph.edit import Edit
 
-__all__ = ["copies", "cut", "removed"]
+__all__ = ["by_cut", "cut", "masks_of"]
 
 Masks = tuple[np.ndarray, ...]
-Removed = dict[str, list[int]]
-"""Axis to indices, as JSON takes it."""
 
 EAGER_BYTES = 1 << 16
 """Slices of weights up to this size are made at once; larger ones when the model is written or run."""
@@ -40,46 +37,13 @@ def cut(tracing: Tracing, keep: Keep) -> ir.Model:
         A new model; its large weights are slices that are taken when they are read.
     """
     edit = Edit(tracing.model)
-    for weight, groups in _by_cut(tracing, keep):
+    for weight, groups in by_cut(tracing, keep):
         _cut_weight(weight, groups, keep, edit)
     for carrier in tracing.carriers:
         follow(carrier, tracing, keep, edit)
     _update_shapes(tracing, keep, edit)
     edit.remove_unused()
     return edit.model
-
-
-def removed(tracing: Tracing, keep: Keep) -> dict[str, Removed]:
-    """What is removed, as tensor name -> axis -> indices: the plan's format.
-
-    A tensor whose uses are cut differently is among the `copies`.
-    """
-    return {
-        weight.name: _gone(groups[0], keep)
-        for weight, groups in _by_cut(tracing, keep)
-        if len(groups) == 1 and _gone(groups[0], keep)
-    }
-
-
-def copies(tracing: Tracing, keep: Keep) -> dict[str, list[dict[str, Any]]]:
-    """What is removed from tensors whose uses are cut differently, each of which gets a copy of its own.
-
-    Returns:
-        For the name of each such tensor what its copies lose (`removed`, as above), and which nodes read them
-        (`readers`: the first output of the node, the index of the input). Nodes not named read the whole tensor.
-    """
-    return {
-        weight.name: [
-            {
-                "readers": [[use.node.outputs[0].name, use.index] for use in group if use.node],
-                "removed": _gone(group, keep),
-            }
-            for group in groups
-            if _gone(group, keep)
-        ]
-        for weight, groups in _by_cut(tracing, keep)
-        if len(groups) > 1
-    }
 
 
 def sliced(weight: Weight, masks: Masks) -> ir.TensorProtocol:
@@ -104,7 +68,7 @@ def _cut_weight(weight: Weight, groups: Sequence[Sequence[Use]], keep: Keep, edi
     if weight.kind == "constant_of_shape":
         return  # the sizes that it is made from follow
     for k, group in enumerate(groups):
-        masks = _masks(group[0], keep)
+        masks = masks_of(group[0], keep)
         if all(mask.all() for mask in masks):
             continue
         if len(groups) == 1 or any(use.node is None for use in group):
@@ -116,23 +80,19 @@ def _cut_weight(weight: Weight, groups: Sequence[Sequence[Use]], keep: Keep, edi
             edit.replace_input(use.node, use.index, copy)
 
 
-def _by_cut(tracing: Tracing, keep: Keep) -> Iterator[tuple[Weight, list[list[Use]]]]:
+def by_cut(tracing: Tracing, keep: Keep) -> Iterator[tuple[Weight, list[list[Use]]]]:
     """The uses of every weight, those together that keep the same indices."""
     for weight, uses in by_weight(tracing.uses).items():
         groups: dict[bytes, list[Use]] = {}
         for use in uses:
-            key = b"".join(mask.tobytes() for mask in _masks(use, keep))
+            key = b"".join(mask.tobytes() for mask in masks_of(use, keep))
             groups.setdefault(key, []).append(use)
         yield weight, list(groups.values())
 
 
-def _masks(use: Use, keep: Keep) -> Masks:
+def masks_of(use: Use, keep: Keep) -> Masks:
+    """Which indices stay, axis by axis."""
     return tuple(keep_mask(axis, keep) for axis in use.axes)
-
-
-def _gone(group: Sequence[Use], keep: Keep) -> Removed:
-    masks = enumerate(_masks(group[0], keep))
-    return {str(k): np.flatnonzero(~mask).tolist() for k, mask in masks if not mask.all()}
 
 
 def _update_shapes(tracing: Tracing, keep: Keep, edit: Edit) -> None:

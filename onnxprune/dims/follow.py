@@ -17,9 +17,9 @@ from onnxprune.dims.carriers import (
     changes,
     renumbered,
 )
-from onnxprune.dims.edit import Edit
 from onnxprune.dims.trace import Tracing
 from onnxprune.graph import replace
+from onnxprune.graph.edit import Edit
 
 __all__ = ["follow"]
 

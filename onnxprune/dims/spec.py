@@ -17,9 +17,9 @@ outputs after it, their axes separated by spaces. Missing optional inputs and ou
              (nothing) this tensor is not there, or has no axes
 
 Alternatives are separated by `|`: the first is taken that fits the numbers of axes. `mode=CRD:` before one asks for an
-attribute's value, `layout:` for one that is set and not 0. A part after `;` gives attributes that are sizes, with the
-default after a slash: `group/1=g` of an axis, `qkv_hidden_sizes=(h d) (h d) (h v)` of several; they follow when the
-axis is cut.
+attribute's value, `layout:` for one that is set and not 0; there may be several. A part after `;` gives attributes that
+are sizes, with the default after a slash: `group/1=g` of an axis, `qkv_hidden_sizes=(h d) (h d) (h v)` of several; they
+follow when the axis is cut.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ POSITIONS = "works along it"
 """How the reason ends where an axis holds positions (of a kernel, an image, a sequence), not channels."""
 
 _WORD = re.compile(r"(?:\([^)]*\)|[^\s()])+")
-_CONDITION = re.compile(r"\s*(\w+)(?:=(\w+))?:")
+_CONDITION = re.compile(r"(\w+)(?:=(\w+))?:")
 
 Letters = dict[str, Axis]
 
@@ -98,28 +98,25 @@ Cells = list[tuple[Token, Axis]]
 
 @dataclass(frozen=True)
 class Alternative:
-    """The axes of all inputs and outputs, and which attribute must have which value for that."""
+    """The axes of all inputs and outputs, and which attributes must have which values (or any, "") for that."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    condition: tuple[str, str | None] | None = None
+    conditions: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Alternative:
         """Reads what is between two bars."""
-        condition = _CONDITION.match(text)
-        left, arrow, right = text[condition.end() if condition else 0 :].partition("->")
+        left, arrow, right = _CONDITION.sub("", text).partition("->")
         if not arrow:
             raise ValueError(f"no arrow in the axis spec {text!r}")
-        asked = (condition[1], condition[2]) if condition else None
-        return cls(_tensors(left), _tensors(right), asked)
+        return cls(_tensors(left), _tensors(right), tuple(_CONDITION.findall(text)))
 
     def cells(self, node: Context) -> Cells | None:
         """Tokens paired with the axes of a node; None where they do not fit."""
-        if self.condition is not None:
-            name, wanted = self.condition
+        for name, wanted in self.conditions:
             given = node.attr(name)
-            if not given or wanted not in (None, given):
+            if not given or wanted not in ("", given):
                 return None
         found: Cells = []
         for tensors, axes_of in ((self.inputs, node.axes), (self.outputs, node.out)):

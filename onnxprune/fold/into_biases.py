@@ -18,9 +18,9 @@ from onnxprune.calibrate.biases import bias_of
 from onnxprune.calibrate.contraction import Contraction, contractions, data_axis
 from onnxprune.calibrate.views import store, view_of
 from onnxprune.dims import Dim, Keep, Tracing, keep_mask
-from onnxprune.dims.edit import Edit
 from onnxprune.fold.constants import Known, by_position, known_constants, silent
 from onnxprune.fold.dead import dead_indices, foldable
+from onnxprune.graph.edit import Edit
 
 __all__ = ["Folded", "fold_constants"]
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import Keep, Tracing, copies, removed
+from onnxprune.dims import Keep, Tracing
 from onnxprune.options import PruneOptions
+from onnxprune.plan.removal import copies, removed
 from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
 from onnxprune.report import Check, StepRow
 from onnxprune.runtime.dataset import Dataset

@@ -14,8 +14,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.dims import Keep, Tracing, Use, keep_mask
-from onnxprune.dims.edit import Edit
 from onnxprune.graph import constant, replace
+from onnxprune.graph.edit import Edit
 from onnxprune.runtime.sessions import run
 
 __all__ = ["Equality", "compare_runs", "masked", "relative_error"]

@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, Keep, Tracing, keep_mask, leaves, trace
-from onnxprune.dims.edit import Edit
 from onnxprune.errors import ValidationError
 from onnxprune.graph import Weight
+from onnxprune.graph.edit import Edit
 from onnxprune.runtime.measure import Measured
 from onnxprune.runtime.stand_ins import insert_before_use
 

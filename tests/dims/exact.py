@@ -18,10 +18,11 @@ import onnx.parser
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-from onnxprune.dims import Keep, Tracing, cut, removed, trace
+from onnxprune.dims import Keep, Tracing, cut, trace
 from onnxprune.graph import inline, load, save
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates, channel_scores, choose, kept_counts
+from onnxprune.plan.removal import removed
 from onnxprune.runtime.measure import measure
 from onnxprune.scores import Context, get_criterion
 from onnxprune.validate.proof import inexact_dims, prove

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import numpy_helper
 
-from onnxprune.dims import copies
+from onnxprune.plan.removal import copies
 from tests.dims.exact import assert_cut_equals_mask, build, constants
 
 

@@ -9,7 +9,7 @@ from tests.dims.exact import build, prune
 
 def test_the_grammar() -> None:
     spec = Spec.parse(
-        "n (g i~)+k _*, *, (g o)? -> s* d! | mode=CRD: , n -> 4; group/1=g, h=(g o) n"
+        "n (g i~)+k _*, *, (g o)? -> s* d! | mode=CRD: last: , n -> 4; group/1=g, h=(g o) n"
     )
     first, second = spec.alternatives
     assert first.inputs == (
@@ -18,7 +18,9 @@ def test_the_grammar() -> None:
         (Token((("g", "o"),), broadcast=True),),
     )
     assert first.outputs == ((Token((("s",),), True, repeated=True), Token((("d!",),))),)
-    assert second == Alternative(((), (Token((("n",),)),)), ((Token((("4",),)),),), ("mode", "CRD"))
+    assert second == Alternative(
+        ((), (Token((("n",),)),)), ((Token((("4",),)),),), (("mode", "CRD"), ("last", ""))
+    )
     assert spec.sizes == (
         ("group", 1, (Token((("g",),)),)),
         ("h", None, (Token((("g", "o"),)), Token((("n",),)))),

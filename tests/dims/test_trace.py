@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from onnxprune.dims import trace
+from onnxprune.graph import inline, load
 from onnxprune.runtime.measure import measure
 from tests.dims.exact import assert_cut_equals_mask, build, prune
 
@@ -85,3 +90,30 @@ def test_fixed_and_open_sizes_in_annotations_follow() -> None:
     cut = assert_cut_equals_mask(model)
     known = {info.name: info.type.tensor_type.shape.dim for info in cut.pruned.graph.value_info}
     assert [d.dim_param or d.dim_value for d in known["a"]] == ["N", 4]
+
+
+def hidden(name: str, width: int) -> onnx.FunctionProto:
+    """A function with a hidden layer, whose constants are called `w` and `v` in each."""
+    nodes = [
+        helper.make_node(
+            "Constant", [], [each], value=numpy_helper.from_array(np.ones(shape, "f4"), each)
+        )
+        for each, shape in (("w", (6, width)), ("v", (width, 6)))
+    ]
+    nodes += [
+        helper.make_node("MatMul", ["a", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["b"]),
+    ]
+    return helper.make_function("own", name, ["a"], ["b"], nodes, [helper.make_opsetid("", 17)])
+
+
+def test_of_several_tensors_of_one_name_only_the_last_can_be_cut(tmp_path: Path) -> None:
+    """A plan names tensors, and the name stands for the last of them."""
+    model = build("(float[N,6] x) => (float[N,6] y) { m = own.F(x) y = own.G(m) }")
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.functions.extend([hidden("F", 8), hidden("G", 10)])
+    onnx.save(model, tmp_path / "in.onnx")
+    flat = inline(load(tmp_path / "in.onnx"))
+    frozen = {info.size: info.dim.frozen for info in trace(flat, measure(flat)).dims}
+    assert frozen[10] is None
+    assert frozen[8] == "its tensor's name stands for several tensors of the file"

@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxprune.dims import Keep, Tracing, cut, removed, trace
+from onnxprune.dims import Keep, Tracing, cut, trace
 from onnxprune.errors import ValidationError
 from onnxprune.graph import weights
 from onnxprune.plan.compose import compose, compose_masks
+from onnxprune.plan.removal import removed
 from onnxprune.plan.weight_plan import Mask, WeightPlan
 from onnxprune.runtime.measure import measure
 from tests.loaded import traced

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
-from onnxprune.dims.axis import Axis
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import CONTRIB, axes, specs
 from onnxprune.dims.spec import Spec
 
+# An operand, transposed on request, and the axis of it that is left; one axis alone is summed over.
+_LEFT = (("transA:", "s* k m", "m"), ("", "s* m k", "m"), ("", "k", ""))
+_RIGHT = (("transB:", "s* n k", "n"), ("", "s* k n", "n"), ("", "k", ""))
+
+
+def product(template: str) -> str:
+    """The spec of a matrix product: a template with the operands `{a}` and `{b}`, and what of them is left."""
+    return " | ".join(
+        f"{if_a} {if_b} " + template.format(a=a, b=b, m=m, n=n)
+        for (if_a, a, m), (if_b, b, n) in itertools.product(_LEFT, _RIGHT)
+    )
+
+
+_MATMUL = product("{a}, {b}, m? n? -> s* {m} {n}")
+_MOVED_BATCH = "transBatchA: _*, _* -> _* | transBatchB: _*, _* -> _*"
 specs(
     {
+        "MatMul Gemm": _MATMUL,
         "Conv": "n (g i) _*, (g o) i _*, (g o) -> n (g o) _*; group/1=g",
         "CausalConvWithState": "n c _, c _ _, c, n c _ -> n c _, n c _",
         "ConvTranspose": "n (g i) _*, (g i) o _*, (g o) -> n (g o) _*; group/1=g",
@@ -18,38 +34,12 @@ specs(
     }
 )
 specs(
-    {"FusedConv": "n (g i) _*, (g o) i _*, (g o), n (g o) _* -> n (g o) _*; group/1=g"},
+    {
+        "FusedMatMul TransposeMatMul FusedGemm": f"{_MOVED_BATCH} | {_MATMUL}",
+        "FusedConv": "n (g i) _*, (g o) i _*, (g o), n (g o) _* -> n (g o) _*; group/1=g",
+    },
     domain=CONTRIB,
 )
-
-
-@axes("MatMul", "Gemm")
-@axes("FusedMatMul", "TransposeMatMul", "FusedGemm", domain=CONTRIB)
-def matmul(node: Context) -> None:
-    """`... m k, ... k n -> ... m n`, with what is added broadcast."""
-    product(node, 0, 1)
-    node.broadcast([2])
-
-
-def product(node: Context, left: int, right: int) -> None:
-    """States the matrix product of two inputs, each transposed on request; an operand of one axis is `k` alone."""
-    if node.attr("transBatchA", 0) or node.attr("transBatchB", 0):
-        node.freeze_all("MatMul with moved batch axes")
-        return
-    a = _transposed(node.x(left), node.attr("transA", 0))
-    b = _transposed(node.x(right), node.attr("transB", 0))
-    rest = list(node.out())
-    node.unify(a[-1], b[-2] if len(b) > 1 else b[-1])
-    if len(b) > 1:
-        node.unify(b[-1], rest.pop())
-    if len(a) > 1:
-        node.unify(a[-2], rest.pop())
-    for batch in (a[:-2], b[:-2]):
-        node.meet(batch, rest)
-
-
-def _transposed(x: tuple[Axis, ...], wanted: int) -> tuple[Axis, ...]:
-    return (*x[:-2], x[-1], x[-2]) if wanted and len(x) > 1 else x
 
 
 @axes("Einsum")

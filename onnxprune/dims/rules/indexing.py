@@ -72,24 +72,16 @@ def _indexed(node: Context, depth: int, slices: Sequence[Axis]) -> None:
         node.unify(axis, other)
 
 
-@axes("ArgMax", "ArgMin")
-def arg(node: Context) -> None:
-    """Gives positions on the axis."""
-    x = node.x(0)
-    k = node.attr("axis", 0) % len(x)
-    node.freeze(x[k])
-    middle = (node.frozen_axis(1),) if node.attr("keepdims", 1) else ()
-    node.set_out((*x[:k], *middle, *x[k + 1 :]))
-
-
-@axes("TopK")
-def top_k(node: Context) -> None:
+@axes("ArgMax", "ArgMin", "TopK")
+def pick(node: Context) -> None:
     """Picks from the axis by value, and gives positions."""
     x = node.x(0)
-    k = node.attr("axis", -1) % len(x)
+    k = node.attr("axis", -1 if node.op == "TopK" else 0) % len(x)
     node.freeze(x[k])
     for i in range(node.output_count):
-        node.set_out((*x[:k], node.frozen_axis(node.out_shape(i)[k]), *x[k + 1 :]), i)
+        shape = node.out_shape(i)
+        picked = [node.frozen_axis(shape[k])] if len(shape) == len(x) else []
+        node.set_out((*x[:k], *picked, *x[k + 1 :]), i)
 
 
 @axes("CumSum", "CumProd")

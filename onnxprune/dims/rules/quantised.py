@@ -27,6 +27,7 @@ specs(
 specs(
     {
         "QLinearConv": _QLINEAR_CONV,
+        "QGemm": product("{a}, *, *, {b}, n?, n?, m? n? -> {m} {n}"),
         "MatMulIntegerToFloat": "s* m k, s* k n, *, n?, *, n?, n -> s* m n",
         "DynamicQuantizeMatMul": "s* m k, s* k n, n?, n?, n -> s* m n",
         "MatMulNBits": f"{_BLOCKS.format('n _', 'n _')} | {_BLOCKS.format('(n s!)', '(n z!)')}; N=n",
@@ -50,13 +51,6 @@ def linear(node: Context) -> None:
             node.freeze(scale[k], "it is quantised in blocks")
             node.freeze(x[k], "it is quantised in blocks")
     node.set_out(x)
-
-
-@axes("QGemm", domain=CONTRIB)
-def qgemm(node: Context) -> None:
-    """A and B, each with its scale and zero point (of B: one, or one a column), then the bias."""
-    product(node, 0, 3)
-    node.broadcast([4, 5, 6])
 
 
 @axes("QLinearAdd", "QLinearMul", domain=CONTRIB)

@@ -1,4 +1,4 @@
-"""Editing a copy of a traced model: which part is the copy of what, new constants, and what nobody reads any more."""
+"""Editing a copy of a model: which part is the copy of what, new constants, and what nobody reads any more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from onnxprune.graph import clone, weights
+from onnxprune.graph.inline import clone
+from onnxprune.graph.weights import weights
 
 __all__ = ["Edit"]
 
