@@ -68,7 +68,11 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
         weight_plan=done.zeroed,
         steps=done.steps,
         checks=(*done.checks, *build.comparison_checks(comparison)),
-        notes=(*done.notes, *([data.note] if data is not None and data.note else ())),
+        notes=(
+            *done.notes,
+            *build.latency_note(options.target, comparison),
+            *([data.note] if data is not None and data.note else ()),
+        ),
         timings=clock.seconds,
     )
 

@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from onnxprune.graph.weights import constant, weights
 
-__all__ = ["LEARNED", "macs", "macs_by_node", "nbytes", "node_macs", "params"]
+__all__ = ["LEARNED", "is_contraction", "macs", "macs_by_node", "nbytes", "node_macs", "params"]
 
 Shape = tuple[int, ...]
 Shapes = Mapping[ir.Value, Shape]
@@ -83,6 +83,11 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
         return None
     inputs = [None if value is None else _shape(value, shapes) for value in node.inputs]
     return rule(node, inputs, output)
+
+
+def is_contraction(op: str) -> bool:
+    """Whether operators of a type, of any domain, cost MACs."""
+    return any(op == known for _, known in _RULES)
 
 
 def _shape(value: ir.Value, shapes: Shapes) -> Shape | None:

@@ -14,9 +14,20 @@ from onnxprune.dims import Axis, Dim, Tracing, leaves, size
 from onnxprune.errors import OptionError
 from onnxprune.graph.cost import LEARNED, node_macs
 
-__all__ = ["KINDS", "Cost", "Target", "bytes_cost", "macs_cost", "params_cost", "parse_target"]
+__all__ = [
+    "COSTS",
+    "KINDS",
+    "Cost",
+    "Kept",
+    "Target",
+    "Term",
+    "bytes_cost",
+    "macs_cost",
+    "params_cost",
+    "parse_target",
+]
 
-KINDS = ("macs", "params", "bytes", "drop")
+KINDS = ("macs", "params", "bytes", "latency", "drop")
 Kept = Mapping[Dim, int]
 
 
@@ -25,7 +36,7 @@ class Target:
     """What may be left, as a fraction of the original, or what of its accuracy may be lost.
 
     Attributes:
-        kind: `macs`, `params`, `bytes` or `drop`.
+        kind: `macs`, `params`, `bytes`, `latency` or `drop`.
         value: The fraction, above 0 and at most 1; of `drop` below 1.
     """
 

@@ -198,7 +198,8 @@ def _rounded(wanted: int, n: int, step: int, least: int) -> int:
 
 def _given_step(options: PruneOptions) -> int | None:
     """What every Dim keeps a multiple of; None: what the machine's kernels like."""
-    return 1 if options.round_to is None and options.target is not None else options.round_to
+    exact = options.target is not None and options.target.kind != "latency"
+    return 1 if options.round_to is None and exact else options.round_to
 
 
 def _least(info: DimInfo, options: PruneOptions) -> int:

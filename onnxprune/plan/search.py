@@ -13,6 +13,7 @@ from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import COSTS, Target
 from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
+from onnxprune.plan.reach import reach_latency
 from onnxprune.plan.saliency import channel_saliencies
 from onnxprune.plan.second_order import TRUST, second_order
 from onnxprune.plan.widths import shrink_to, shrink_to_counts
@@ -122,9 +123,14 @@ def _reach(
 ) -> None:
     steps = {info.dim: step_of(info, options) for info in dims}
     least = {info.dim: options.min_channels for info in dims}
-    cost = COSTS[target.kind](tracing)
     with progress.step("choosing channels", total=sum(info.size for info in dims)) as advance:
-        left = shrink_to(consumers, cost, target.value, steps, least, advance)
+        if target.kind == "latency":
+            left = reach_latency(
+                tracing, consumers, target.value, steps, least, options.providers, advance
+            )
+        else:
+            cost = COSTS[target.kind](tracing)
+            left = shrink_to(consumers, cost, target.value, steps, least, advance)
     if left > target.value:
         raise NothingToPruneError(
             f"the target {target} is out of reach: with everything cut that may be, {left:.3f} of the {target.kind} are"

@@ -1,6 +1,7 @@
 """How wide each Dim stays: the indices that cost least go first, whatever Dim they are of.
 
-At every step each Dim proposes its next few indices, the ones whose removal loses least; the Dim goes that loses least
+At every step each Dim proposes its next few indices, the ones whose removal loses least (more of them where few save
+nothing, as on a staircase); the Dim goes that loses least
 per unit of the budget, and all that its going changes (the losses of Dims that share a consumer, the savings of those
 that share a node) is worked out anew.
 """
@@ -55,13 +56,14 @@ def shrink_to(
     def propose(dim: Dim) -> None:
         version[dim] += 1
         count = _next_count(kept[dim], steps[dim], least[dim])
-        if count is None:
-            return
-        saved = cost.saved(kept, dim, count)
-        if saved > 0:
-            indices, loss = consumers.cheapest(dim, kept[dim] - count)
-            price = loss / saved
-            heapq.heappush(queue, (price, next(numbers), dim, version[dim], indices))
+        while count is not None:
+            saved = cost.saved(kept, dim, count)
+            if saved > 0:
+                indices, loss = consumers.cheapest(dim, kept[dim] - count)
+                price = loss / saved
+                heapq.heappush(queue, (price, next(numbers), dim, version[dim], indices))
+                return
+            count = _next_count(count, steps[dim], least[dim])
 
     order = {dim: k for k, dim in enumerate(steps)}
     for dim in steps:

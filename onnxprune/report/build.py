@@ -17,6 +17,7 @@ from onnxprune.dims.spec import POSITIONS
 from onnxprune.graph import data_file
 from onnxprune.graph.cost import macs, params
 from onnxprune.options import PruneOptions
+from onnxprune.plan.budget import Target
 from onnxprune.plan.channels import macs_left
 from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow
@@ -24,7 +25,7 @@ from onnxprune.runtime.measure import Measured
 from onnxprune.validate.compare import Comparison
 from onnxprune.validate.equality import TOLERANCE, Equality
 
-__all__ = ["comparison_checks", "nothing_to_prune", "proof_check", "report"]
+__all__ = ["comparison_checks", "latency_note", "nothing_to_prune", "proof_check", "report"]
 
 PACKAGES = ("onnx", "onnxruntime", "onnx-ir", "numpy")
 
@@ -132,6 +133,18 @@ def comparison_checks(comparison: Comparison | None) -> tuple[Check, ...]:
             )
         )
     return tuple(checks)
+
+
+def latency_note(target: Target | None, comparison: Comparison | None) -> tuple[str, ...]:
+    """What of a target on the latency was reached, as measured in the end."""
+    speed = None if comparison is None else comparison.speed
+    if target is None or target.kind != "latency" or speed is None:
+        return ()
+    off = speed.ratio / target.value - 1
+    return (
+        f"a run takes {speed.ratio:.3f} of the time it took, {abs(off):.1%} {'more' if off > 0 else 'less'} than the"
+        f" {target.value:g} asked for",
+    )
 
 
 def nothing_to_prune(tracing: Tracing, options: PruneOptions) -> str:

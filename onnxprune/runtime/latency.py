@@ -17,7 +17,7 @@ import onnxruntime as ort
 
 from onnxprune.runtime.sessions import run
 
-__all__ = ["Latency", "Speed", "measure", "speed"]
+__all__ = ["Latency", "Speed", "measure", "speed", "undisturbed"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,15 @@ def speed(
     ratios = times[:, 1] / times[:, 0]
     low, middle, high = np.percentile(ratios, [10, 50, 90])
     return Speed(latency(times[:, 0]), latency(times[:, 1]), float(middle), float(low), float(high))
+
+
+def undisturbed(seconds: np.ndarray) -> float:
+    """What a run takes where nothing else wants the processor: the mean of the fastest quarter.
+
+    A run that is interrupted is far longer than one that is not, and a short one is interrupted more rarely than a long
+    one, so that medians of both would not do.
+    """
+    return float(np.sort(seconds)[: -(-len(seconds) // 4)].mean())
 
 
 def latency(seconds: np.ndarray) -> Latency:

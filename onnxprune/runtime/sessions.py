@@ -24,7 +24,7 @@ from onnxprune.graph.save import save
 from onnxprune.graph.serialize import LARGEST_PROTO, initializers, serialize
 from onnxprune.runtime import providers as _providers
 
-__all__ = ["ORT_ERRORS", "one_line", "run", "session"]
+__all__ = ["ORT_ERRORS", "cores", "one_line", "run", "session"]
 
 _SILENT = 4  # onnxruntime's severity "fatal": its errors reach the user as ours
 ort.set_default_logger_severity(_SILENT)
@@ -47,6 +47,7 @@ def session(
     *,
     optimize: bool = True,
     threads: int | None = None,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
     """An onnxruntime session of a file or of a model in memory.
 
@@ -55,6 +56,7 @@ def session(
         providers: Names such as `cpu` or `cuda`, in order of preference; the CPU is always last.
         optimize: Whether onnxruntime may rewrite the graph (all levels) or runs it as it stands.
         threads: Threads within an operator; None leaves the choice to onnxruntime.
+        profile: Where onnxruntime's profiler writes, less a date and `.json`; None: it stays off.
 
     Raises:
         ModelError: onnxruntime refuses the model; the message has its reason on one line.
@@ -62,6 +64,9 @@ def session(
     """
     chosen = _providers.resolve(providers)
     options = _options(optimize, threads)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     if not isinstance(model, ir.Model):
         return _start(os.fspath(model), options, chosen, os.fspath(model))
     name = str(model.meta.get("source", "the model"))
@@ -112,6 +117,12 @@ def one_line(error: BaseException) -> str:
     return text[:300].strip() or type(error).__name__
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+
+
 def _options(optimize: bool, threads: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
@@ -121,6 +132,10 @@ def _options(optimize: bool, threads: int | None) -> ort.SessionOptions:
     if not optimize:
         # In file order: by default nodes without inputs all run first, and what they make fills the memory.
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    if threads is None and 0 < cores() < (os.cpu_count() or 1):
+        threads = (
+            cores()
+        )  # by itself onnxruntime makes one for each core of the machine, which then wait in line
     if threads is not None:
         options.intra_op_num_threads = threads
     # Threads that spin after a run would slow down whatever comes next, such as another session.

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, cut, trace
-from onnxprune.errors import NothingToPruneError, OptionError, ValidationError
+from onnxprune.errors import NothingToPruneError, ValidationError
 from onnxprune.graph import clone, weights
 from onnxprune.graph.cost import params
 from onnxprune.options import PruneOptions
@@ -22,6 +22,7 @@ from onnxprune.plan.budget import COSTS, Target
 from onnxprune.plan.channels import candidates, macs_left
 from onnxprune.plan.compose import compose, compose_masks
 from onnxprune.plan.granularity import Channel
+from onnxprune.plan.reach import Stopwatch
 from onnxprune.plan.second_order import TRUST
 from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.plan.zero import check_zeroed, zero
@@ -118,6 +119,7 @@ class Channels:
         self.measured = measure(model, {**data.shapes_of_one, **options.shapes})
         self.dead = without_dead(trace(model, self.measured), options)
         self.tracing = self.dead.tracing
+        self._watch: Stopwatch | None = None
         if not candidates(self.tracing, options) and not self.dead.keep:
             raise NothingToPruneError(build.nothing_to_prune(self.tracing, options))
 
@@ -149,7 +151,7 @@ class Channels:
 
         Where a re-fit is to follow, what the criterion knows to make up for the indices that went is in it already.
         """
-        options = self._remaining(stage.gone, amount)
+        options = self._remaining(stage, amount)
         if options is None:
             return [Stage(clone(stage.model), stage.gone)]
         try:
@@ -167,10 +169,10 @@ class Channels:
             found.append(Stage(done.pruned, gone, done.notes))
         return found
 
-    def _remaining(self, gone: ChannelsKept, amount: float) -> PruneOptions | None:
+    def _remaining(self, stage: Stage[ChannelsKept], amount: float) -> PruneOptions | None:
         """What is still to be removed of a model, so that in all a fraction of the original is; None for nothing."""
         options = _cut_only(self.options)
-        kept = {dim: int(mask.sum()) for dim, mask in gone.items()}
+        kept = {dim: int(mask.sum()) for dim, mask in stage.gone.items()}
         target = self.options.target
         if target is None:
             dims = [info.dim for info in candidates(self.tracing, options)]
@@ -178,11 +180,19 @@ class Channels:
             share = (1.0 - amount) / left if left else 1.0
             return replace(options, sparsity=1.0 - share) if share < 1 else None
         kind = "macs" if target.kind == "drop" else target.kind
-        if kind not in COSTS:
-            raise OptionError(f"steps go with a target in {', '.join(COSTS)} or drop, not {kind}")
-        cost = COSTS[kind](self.tracing)
-        share = (1.0 - amount) * cost.total({}) / cost.total(kept)
+        if kind == "latency":
+            left = self.latency(stage.model) if kept else 1.0
+        else:
+            cost = COSTS[kind](self.tracing)
+            left = cost.total(kept) / cost.total({})
+        share = (1.0 - amount) / left
         return replace(options, target=Target(kind, share)) if share < 1 else None
+
+    def latency(self, model: ir.Model) -> float:
+        """Latency of a model relative to the original's, measured."""
+        if self._watch is None:
+            self._watch = Stopwatch(self.tracing, self.options.providers)
+        return self._watch.ratio(model)
 
     def rewound(self, gone: ChannelsKept) -> ir.Model:
         """See `Line`."""
