@@ -256,6 +256,12 @@ def _prune(input: Path, output: Path | None, verbose: bool, quiet: bool, **value
 
 @_program.command("inspect", short_help="Show what can be cut, what not and why.")
 @click.argument("input", type=_FILE, metavar="IN.onnx")
+@click.option(
+    "--data",
+    type=_FILE,
+    metavar="PATH",
+    help="Samples, as for pruning: what each further cut of every Dim costs is measured on them.",
+)
 @_EXCLUDE
 @_INEXACT
 @_SHAPE

@@ -41,6 +41,7 @@ def report(
     measured: Measured | None = None,
     tracing: Tracing | None = None,
     keep: Keep | None = None,
+    losses: Mapping[Dim, tuple[float, ...]] | None = None,
     weight_plan: WeightPlan | None = None,
     steps: tuple[StepRow, ...] = (),
     checks: tuple[Check, ...] = (),
@@ -65,7 +66,7 @@ def report(
         options=options.to_dict(),
         before=before,
         after=after,
-        dims=_dim_rows(tracing, kept, with_macs=command == "inspect")
+        dims=_dim_rows(tracing, kept, losses or {}, with_macs=command == "inspect")
         if tracing is not None
         else (),
         tensors=_tensor_rows(weight_plan),
@@ -172,7 +173,12 @@ def _inexact(dim: Dim) -> str | None:
     return f"{dim.inexact} (--allow-inexact cuts it all the same)" if dim.inexact else None
 
 
-def _dim_rows(tracing: Tracing, kept: Mapping[Dim, int], with_macs: bool) -> tuple[DimRow, ...]:
+def _dim_rows(
+    tracing: Tracing,
+    kept: Mapping[Dim, int],
+    losses: Mapping[Dim, tuple[float, ...]],
+    with_macs: bool,
+) -> tuple[DimRow, ...]:
     total = macs_left(tracing, {}) if with_macs else 0
     rows = []
     for info in tracing.dims:
@@ -187,6 +193,7 @@ def _dim_rows(tracing: Tracing, kept: Mapping[Dim, int], with_macs: bool) -> tup
                 reason=info.dim.frozen or "",
                 inexact=info.dim.inexact is not None,
                 tensors=tuple(tensors),
+                losses=losses.get(info.dim, ()),
             )
         )
     return tuple(rows)

@@ -44,6 +44,8 @@ class DimRow:
         reason: Why it cannot be cut; empty where it can.
         inexact: Whether a normalisation or mean runs over it.
         tensors: The constant tensors that have it as an axis.
+        losses: What removing the shares `onnxprune.plan.losses.CUTS` of it, all else whole, does to the outputs; empty
+            where that was not measured.
     """
 
     name: str
@@ -54,6 +56,7 @@ class DimRow:
     reason: str = ""
     inexact: bool = False
     tensors: tuple[str, ...] = ()
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

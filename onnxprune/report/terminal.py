@@ -16,6 +16,7 @@ from rich.text import Text
 
 from onnxprune.report.columns import columns, count
 from onnxprune.report.data import DimRow, Report
+from onnxprune.report.sensitivity import sensitivity_plot, sensitivity_table
 from onnxprune.report.steps import steps_curve, steps_table
 
 __all__ = ["render"]
@@ -49,7 +50,18 @@ def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
         soft_wrap=not terminal,
     )
     console.print(Text(_headline(report), style="bold"))
-    parts = (_costs, steps_table, steps_curve, _dims, _tensors, _frozen, _checks, _timings)
+    parts = (
+        _costs,
+        steps_table,
+        steps_curve,
+        _dims,
+        sensitivity_table,
+        sensitivity_plot,
+        _tensors,
+        _frozen,
+        _checks,
+        _timings,
+    )
     for part in parts:
         table = part(report, verbose)
         if table is not None:
