@@ -15,7 +15,7 @@ from onnxprune.plan.budget import COSTS, Target
 from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
 from onnxprune.plan.reach import reach_latency
 from onnxprune.plan.saliency import channel_saliencies
-from onnxprune.plan.second_order import TRUST, second_order
+from onnxprune.plan.second_order import Pricing, second_order
 from onnxprune.plan.widths import shrink_to, shrink_to_counts
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
@@ -39,6 +39,12 @@ class Choice:
     keep: Keep
     fitted: Mapping[ir.Node, np.ndarray] = field(default_factory=dict)
 
+    def same(self, other: Choice) -> bool:
+        """Whether the two keep the same."""
+        return self.keep.keys() == other.keep.keys() and all(
+            np.array_equal(mask, other.keep[dim]) for dim, mask in self.keep.items()
+        )
+
 
 def search(
     tracing: Tracing,
@@ -47,9 +53,12 @@ def search(
     data: Dataset | None,
     progress: Progress,
     dead: Keep | None = None,
-    trusts: Sequence[float] = (TRUST,),
+    pricings: Sequence[Pricing] = (Pricing(),),
 ) -> list[Choice]:
-    """What each Dim keeps: one answer, or where widths are free and `obs` prices them, one for each trust.
+    """What each Dim keeps: one answer, or where widths are free and `obs` prices them, one for each pricing.
+
+    Those that lead to the same are one.
+
 
     Args:
         tracing: The model.
@@ -58,7 +67,7 @@ def search(
         data: Samples, for criteria that run the model.
         progress: Where long work is shown.
         dead: What stays of Dims with indices that go before all others.
-        trusts: How far measured sensitivities count, see `onnxprune.plan.second_order`.
+        pricings: What errors are worth, see `onnxprune.plan.second_order`.
 
     Raises:
         NothingToPruneError: The target is out of reach.
@@ -70,7 +79,7 @@ def search(
         magnitude = channel_scores(tracing, dims, get_criterion("magnitude"), Context(options.seed))
         priced = second_order(tracing, dims, _shares(magnitude), data, options, progress)
         free = options.target is not None or options.scope == "global"
-        every = [priced.consumers(trust) for trust in (trusts if free else trusts[:1])]
+        every = [priced.consumers(each) for each in (pricings if free else pricings[:1])]
     elif get_criterion(options.criterion).signed:
         every = [signed_sums(tracing, [info.dim for info in dims], options, data, progress)]
     else:
@@ -79,7 +88,12 @@ def search(
         if options.target is None:
             return [Choice(choose(scores, kept_counts(dims, scores, options), dead))]
         every = [Consumers([], _shares(scores))]
-    return [_chosen(tracing, dims, options, each, progress, dead or {}) for each in every]
+    found = list[Choice]()
+    for each in every:
+        choice = _chosen(tracing, dims, options, each, progress, dead or {})
+        if not any(choice.same(other) for other in found):
+            found.append(choice)
+    return found
 
 
 def _chosen(

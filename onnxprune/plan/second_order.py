@@ -5,8 +5,9 @@ columns and few positions: deep in a network. So what an error does to the outpu
 
 A sensitivity tells what an error is worth while all else is whole. Where much goes, errors add up and later layers are
 re-fitted around those before them, and the bare relative error says more. `trust` is how far the measurement counts:
-1 is the loss as measured, 0 the relative error, between them their geometric mean. Which does best depends on the model
-and the target, so it is best found by trying (`onnxprune.steps.staged`).
+1 is the loss as measured, 0 the relative error, between them their geometric mean. `tilt` is chance on top: each
+consumer's price times a random factor. Which does best depends on the model and the target, so it is best found by
+trying (`onnxprune.steps.staged`).
 """
 
 from __future__ import annotations
@@ -24,13 +25,27 @@ from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.scores.obs import Consumer, Consumers, Curve
 from onnxprune.scores.sensitivity import sensitivities
 
-__all__ = ["TRUST", "SecondOrder", "second_order"]
+__all__ = ["Pricing", "SecondOrder", "second_order"]
 
-TRUST = 0.5
 ASIDE = 0.25
 """Of the samples, for the sensitivities."""
 FEWEST = 16
 """With fewer samples all of them serve both."""
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """What an error in a consumer is worth.
+
+    Attributes:
+        trust: How far the measured sensitivity counts, from 0 to 1.
+        tilt: Standard deviation of the logarithm of the factor on each price.
+        seed: Of the factors.
+    """
+
+    trust: float = 0.5
+    tilt: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +64,15 @@ class SecondOrder:
     dims: frozenset[Dim]
     fallback: Mapping[Dim, np.ndarray]
 
-    def consumers(self, trust: float = TRUST) -> Consumers:
-        """All consumers, whole, priced by sensitivities as far as they are trusted."""
-        dims = set(self.dims)
+    def consumers(self, pricing: Pricing) -> Consumers:
+        """All consumers, whole, priced."""
+        dims, random = set(self.dims), np.random.default_rng(pricing.seed)
+        factors = np.exp(pricing.tilt * random.standard_normal(len(self.seen)))
         priced = [
-            Consumer(each, self.curves[each.contraction].tempered(trust), dims)
-            for each in self.seen
+            Consumer(
+                each, self.curves[each.contraction].tempered(pricing.trust, float(factor)), dims
+            )
+            for each, factor in zip(self.seen, factors, strict=True)
         ]
         return Consumers(priced, self.fallback)
 

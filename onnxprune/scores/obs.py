@@ -61,10 +61,12 @@ class Curve:
             return loss[-1] * error / e[-1]
         return float(np.exp(np.interp(np.log(error), np.log(e), np.log(loss))))
 
-    def tempered(self, trust: float) -> Curve:
-        """The geometric mean of the bare error and the loss, the loss with a weight of `trust`."""
+    def tempered(self, trust: float, factor: float = 1.0) -> Curve:
+        """The geometric mean of the bare error and the loss, the loss with a weight of `trust`; times a factor."""
         pairs = zip(self.errors, self.losses, strict=True)
-        return Curve(self.errors, tuple(e ** (1 - trust) * loss**trust for e, loss in pairs))
+        return Curve(
+            self.errors, tuple(factor * e ** (1 - trust) * loss**trust for e, loss in pairs)
+        )
 
 
 class Consumer:

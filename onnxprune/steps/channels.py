@@ -13,7 +13,7 @@ from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
 from onnxprune.plan.search import Choice, search
-from onnxprune.plan.second_order import TRUST
+from onnxprune.plan.second_order import Pricing
 from onnxprune.progress import Progress
 from onnxprune.recover import compensate
 from onnxprune.report import build
@@ -57,9 +57,9 @@ def alternatives(
     options: PruneOptions,
     progress: Progress,
     clock: Clock,
-    trusts: Sequence[float] = (TRUST,),
+    pricings: Sequence[Pricing] = (Pricing(),),
 ) -> list[Outcome]:
-    """The model cut, proven and not repaired: in one way, or one for each trust that leads to another.
+    """The model cut, proven and not repaired: in one way, or one for each pricing.
 
     Dims whose cut turns out inexact are left whole, and the rest is chosen anew.
 
@@ -79,7 +79,7 @@ def alternatives(
         with clock.step("choose"):
             dims = candidates(tracing, options)
             gone = {dim: mask for dim, mask in dead.keep.items() if dim.frozen is None}
-            choices = _choices(tracing, dims, gone, options, data, progress, trusts)
+            choices = _choices(tracing, dims, gone, options, data, progress, pricings)
         found, guilty = [], set[Dim]()
         for choice in choices:
             keep = {**gone, **choice.keep}
@@ -111,13 +111,13 @@ def _choices(
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
-    trusts: Sequence[float],
+    pricings: Sequence[Pricing],
 ) -> list[Choice]:
     if dead and (not dims or (options.target is None and options.fraction == 0)):
         return [Choice({})]
     if not dims:
         raise NothingToPruneError(build.nothing_to_prune(tracing, options))
-    found = search(tracing, dims, options, data, progress, dead, trusts)
+    found = search(tracing, dims, options, data, progress, dead, pricings)
     if not found[0].keep and not dead and options.target is None and options.fraction > 0:
         raise NothingToPruneError(
             f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"

@@ -23,7 +23,7 @@ from onnxprune.plan.channels import candidates, macs_left
 from onnxprune.plan.compose import compose, compose_masks
 from onnxprune.plan.granularity import Channel
 from onnxprune.plan.reach import Stopwatch
-from onnxprune.plan.second_order import TRUST
+from onnxprune.plan.second_order import Pricing
 from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.plan.zero import check_zeroed, zero
 from onnxprune.progress import Progress
@@ -145,7 +145,7 @@ class Channels:
         data: Dataset,
         progress: Progress,
         clock: Clock,
-        trusts: Sequence[float] = (TRUST,),
+        pricings: Sequence[Pricing] = (Pricing(),),
     ) -> list[Stage[ChannelsKept]]:
         """The next model, cut in different ways, see `onnxprune.steps.channels.alternatives`.
 
@@ -155,7 +155,7 @@ class Channels:
         if options is None:
             return [Stage(clone(stage.model), stage.gone)]
         try:
-            every = alternatives(stage.model, data, options, progress, clock, trusts)
+            every = alternatives(stage.model, data, options, progress, clock, pricings)
         except NothingToPruneError:
             if self.options.target is None:  # after rounding; a later step may be large enough
                 return [Stage(clone(stage.model), stage.gone)]

@@ -11,8 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune.plan.second_order import TRUST
-from onnxprune.steps.staged import MOST_STAGES, TRUSTS, shares
+from onnxprune.plan.second_order import Pricing
+from onnxprune.steps.staged import MOST_STAGES, MOST_TILTS, TRUSTS, pricings, shares
 from tests.models import DIGITS
 
 RESNET = DIGITS / "digits_resnet.onnx"
@@ -26,7 +26,14 @@ def test_stages_leave_equal_shares_of_the_one_before() -> None:
         ratios = np.array(found) / np.array([1.0, *found[:-1]])
         assert found[-1] == pytest.approx(target)
         np.testing.assert_allclose(ratios, ratios[0])
-    assert TRUST in TRUSTS
+
+
+def test_where_a_trial_takes_little_more_are_made() -> None:
+    assert len(pricings(1e15)) == len(TRUSTS)
+    few = pricings(1.0)
+    assert len(set(few)) == len(TRUSTS) + MOST_TILTS
+    assert few[: len(TRUSTS)] == pricings(1e15)
+    assert Pricing() in few
 
 
 def test_the_stages_together_are_the_plans_cut(tmp_path: Path) -> None:
@@ -41,7 +48,8 @@ def test_the_stages_together_are_the_plans_cut(tmp_path: Path) -> None:
     )
     assert report.after is not None
     assert 0.45 < report.after.macs / report.before.macs <= 0.5
-    assert len([note for note in report.notes if "was taken" in note]) == len(shares(0.5))
+    staged = [note for note in report.notes if note.startswith("in stages")]
+    assert len(staged) == len(shares(0.5))
     removed = json.loads(plan.read_text())["removed"]
     before = {t.name: numpy_helper.to_array(t).shape for t in onnx.load(RESNET).graph.initializer}
     after = {t.name: numpy_helper.to_array(t).shape for t in onnx.load(out).graph.initializer}
