@@ -15,7 +15,7 @@ from onnxprune.plan.budget import COSTS, Target
 from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
 from onnxprune.plan.reach import reach_latency
 from onnxprune.plan.saliency import channel_saliencies
-from onnxprune.plan.second_order import Pricing, second_order
+from onnxprune.plan.second_order import Calibrations, Pricing
 from onnxprune.plan.widths import shrink_to, shrink_to_counts
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
@@ -54,6 +54,7 @@ def search(
     progress: Progress,
     dead: Keep | None = None,
     pricings: Sequence[Pricing] = (Pricing(),),
+    calibrations: Calibrations | None = None,
 ) -> list[Choice]:
     """What each Dim keeps: one answer, or where widths are free and `obs` prices them, one for each pricing.
 
@@ -68,6 +69,7 @@ def search(
         progress: Where long work is shown.
         dead: What stays of Dims with indices that go before all others.
         pricings: What errors are worth, see `onnxprune.plan.second_order`.
+        calibrations: What an earlier search of the same model on the same data found.
 
     Raises:
         NothingToPruneError: The target is out of reach.
@@ -77,7 +79,8 @@ def search(
         if data is None:
             raise OptionError("the criterion obs runs the model on samples: give some with --data")
         magnitude = channel_scores(tracing, dims, get_criterion("magnitude"), Context(options.seed))
-        priced = second_order(tracing, dims, _shares(magnitude), data, options, progress)
+        known = calibrations or Calibrations()
+        priced = known(tracing, dims, _shares(magnitude), data, options, progress)
         free = options.target is not None or options.scope == "global"
         every = [priced.consumers(each) for each in (pricings if free else pricings[:1])]
     elif get_criterion(options.criterion).signed:

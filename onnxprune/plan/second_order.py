@@ -25,7 +25,7 @@ from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.scores.obs import Consumer, Consumers, Curve
 from onnxprune.scores.sensitivity import sensitivities
 
-__all__ = ["Pricing", "SecondOrder", "second_order"]
+__all__ = ["Calibrations", "Pricing", "SecondOrder", "second_order"]
 
 ASIDE = 0.25
 """Of the samples, for the sensitivities."""
@@ -105,3 +105,43 @@ def second_order(
     seen = collect(tracing, wanted, used, progress, options.providers, options.seed)
     curves = sensitivities(tracing, seen, set(chosen), aside, progress, options.providers)
     return SecondOrder(seen, curves, chosen, fallback)
+
+
+class Calibrations:
+    """What `second_order` found, kept as long as it is asked about the same Dims of the same model.
+
+    One of these goes with one data set and one seed.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[frozenset[Dim], SecondOrder] | None = None
+
+    def __call__(
+        self,
+        tracing: Tracing,
+        dims: Sequence[DimInfo],
+        fallback: Mapping[Dim, np.ndarray],
+        data: Dataset,
+        options: PruneOptions,
+        progress: Progress,
+    ) -> SecondOrder:
+        """See `second_order`."""
+        chosen = frozenset(info.dim for info in dims)
+        if self._known is None or self._known[0] != chosen:
+            found = second_order(tracing, dims, fallback, data, options, progress)
+            self._known = (chosen, found)
+        return self._known[1]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which layers saw fewer rows of the data than they have columns."""
+        seen = () if self._known is None else self._known[1].seen
+        few = [each for each in seen if each.sums.count < each.contraction.columns]
+        if not few:
+            return ()
+        worst = min(few, key=lambda each: each.sums.count / each.contraction.columns)
+        name, columns = worst.contraction.view.source.name, worst.contraction.columns
+        return (
+            f"few samples: {name!r} reads {columns} numbers at once and met {worst.sums.count} rows of them in the data"
+            f" ({len(few)} of {len(seen)} layers met fewer rows than they read numbers): more samples would tell more",
+        )

@@ -249,8 +249,10 @@ def _checked_labels(labels: np.ndarray, count: int, model: ir.Model) -> np.ndarr
         have = len(labels) if labels.ndim else "a scalar for"
         raise DataError(f"there are {count} samples, but {have} labels")
     if labels.dtype.kind in "fV":
-        if _count_nan(labels):
-            raise DataError("the labels have NaN values")
+        if bad := _count_nan(labels):
+            raise DataError(
+                f"the labels have {bad} NaN values among {labels.size}; the data must be free of them"
+            )
         return labels
     if labels.dtype.kind not in "iub":
         raise DataError(f"the labels must be integers or floats, not {labels.dtype}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -13,22 +13,22 @@ from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
 from onnxprune.plan.search import Choice, search
-from onnxprune.plan.second_order import Pricing
+from onnxprune.plan.second_order import Calibrations, Pricing
 from onnxprune.progress import Progress
 from onnxprune.recover import compensate
 from onnxprune.report import build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.measure import measure
+from onnxprune.runtime.measure import Measured, measure
 from onnxprune.sampling import loss_note
-from onnxprune.steps.dead import without_dead
+from onnxprune.steps.dead import Dead, without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair
 from onnxprune.steps.training import training_options
 from onnxprune.train.recovery import seen
 from onnxprune.validate.proof import inexact_dims, prove
 
-__all__ = ["alternatives", "remove_channels"]
+__all__ = ["Ready", "alternatives", "ready", "remove_channels"]
 
 
 def remove_channels(
@@ -39,7 +39,7 @@ def remove_channels(
     Raises:
         NothingToPruneError: No Dim can be cut, or none loses an index.
     """
-    (done,) = alternatives(model, data, options, progress, clock)
+    (done,) = alternatives(ready(model, data, options, clock), data, options, progress, clock)
     if options.recover not in ("bias", "lstsq", "finetune") or data is None or not done.chosen:
         return done
     assert done.tracing is not None
@@ -51,21 +51,25 @@ def remove_channels(
     return replace(done, notes=(*done.notes, note))
 
 
-def alternatives(
-    model: ir.Model,
-    data: Dataset | None,
-    options: PruneOptions,
-    progress: Progress,
-    clock: Clock,
-    pricings: Sequence[Pricing] = (Pricing(),),
-) -> list[Outcome]:
-    """The model cut, proven and not repaired: in one way, or one for each pricing.
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A model ready to be cut, in as many ways as are wanted.
 
-    Dims whose cut turns out inexact are left whole, and the rest is chosen anew.
-
-    Raises:
-        NothingToPruneError: No Dim can be cut, or none loses an index.
+    Attributes:
+        measured: Shapes of its values.
+        dead: Its Dims, and what goes before all else.
+        notes: What the user should know.
+        calibrations: What its samples tell.
     """
+
+    measured: Measured
+    dead: Dead
+    notes: tuple[str, ...]
+    calibrations: Calibrations = field(default_factory=Calibrations)
+
+
+def ready(model: ir.Model, data: Dataset | None, options: PruneOptions, clock: Clock) -> Ready:
+    """Measures and traces a model, and finds what is dead in it."""
     with clock.step("measure"):
         given = {} if data is None else data.shapes_of_one
         measured = measure(model, {**given, **options.shapes})
@@ -73,13 +77,33 @@ def alternatives(
         tracing = trace(model, measured)
     with clock.step("fold"):
         dead = without_dead(tracing, options)
-        tracing = dead.tracing
-    notes = [*dead.notes, *loss_note(model, data, options)]
+    return Ready(measured, dead, (*dead.notes, *loss_note(model, data, options)))
+
+
+def alternatives(
+    ground: Ready,
+    data: Dataset | None,
+    options: PruneOptions,
+    progress: Progress,
+    clock: Clock,
+    pricings: Sequence[Pricing] = (Pricing(),),
+) -> list[Outcome]:
+    """A model cut, proven and not repaired: in one way, or one for each pricing.
+
+    Dims whose cut turns out inexact are left whole, and the rest is chosen anew.
+
+    Raises:
+        NothingToPruneError: No Dim can be cut, or none loses an index.
+    """
+    dead, tracing = ground.dead, ground.dead.tracing
+    notes = list(ground.notes)
     while True:
         with clock.step("choose"):
             dims = candidates(tracing, options)
             gone = {dim: mask for dim, mask in dead.keep.items() if dim.frozen is None}
-            choices = _choices(tracing, dims, gone, options, data, progress, pricings)
+            choices = _choices(
+                tracing, dims, gone, options, data, progress, pricings, ground.calibrations
+            )
         found, guilty = [], set[Dim]()
         for choice in choices:
             keep = {**gone, **choice.keep}
@@ -93,9 +117,19 @@ def alternatives(
             checks = (*dead.checks, build.proof_check(proof))
             chosen = bool(choice.keep)
             found.append(
-                Outcome(pruned, plan, measured, tracing, keep, chosen, choice.fitted, checks=checks)
+                Outcome(
+                    pruned,
+                    plan,
+                    ground.measured,
+                    tracing,
+                    keep,
+                    chosen,
+                    choice.fitted,
+                    checks=checks,
+                )
             )
         if not guilty:
+            notes += ground.calibrations.notes
             return [replace(each, notes=tuple(notes)) for each in found]
         for dim in guilty:
             freeze(dim, "cutting it was measured not to be the same as zeroing it")
@@ -112,12 +146,13 @@ def _choices(
     data: Dataset | None,
     progress: Progress,
     pricings: Sequence[Pricing],
+    calibrations: Calibrations,
 ) -> list[Choice]:
     if dead and (not dims or (options.target is None and options.fraction == 0)):
         return [Choice({})]
     if not dims:
         raise NothingToPruneError(build.nothing_to_prune(tracing, options))
-    found = search(tracing, dims, options, data, progress, dead, pricings)
+    found = search(tracing, dims, options, data, progress, dead, pricings, calibrations)
     if not found[0].keep and not dead and options.target is None and options.fraction > 0:
         raise NothingToPruneError(
             f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"

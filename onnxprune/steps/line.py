@@ -32,7 +32,7 @@ from onnxprune.report import Check, Cost, build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
-from onnxprune.steps.channels import alternatives
+from onnxprune.steps.channels import Ready, alternatives, ready
 from onnxprune.steps.dead import without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair, repair_zeros
@@ -120,6 +120,7 @@ class Channels:
         self.dead = without_dead(trace(model, self.measured), options)
         self.tracing = self.dead.tracing
         self._watch: Stopwatch | None = None
+        self._first: tuple[Dataset, Ready] | None = None
         if not candidates(self.tracing, options) and not self.dead.keep:
             raise NothingToPruneError(build.nothing_to_prune(self.tracing, options))
 
@@ -155,7 +156,8 @@ class Channels:
         if options is None:
             return [Stage(clone(stage.model), stage.gone)]
         try:
-            every = alternatives(stage.model, data, options, progress, clock, pricings)
+            ground = self._ready(stage, data, options, clock)
+            every = alternatives(ground, data, options, progress, clock, pricings)
         except NothingToPruneError:
             if self.options.target is None:  # after rounding; a later step may be large enough
                 return [Stage(clone(stage.model), stage.gone)]
@@ -168,6 +170,17 @@ class Channels:
                 compensate(done.tracing, done.keep, done.pruned, done.fitted)
             found.append(Stage(done.pruned, gone, done.notes))
         return found
+
+    def _ready(
+        self, stage: Stage[ChannelsKept], data: Dataset, options: PruneOptions, clock: Clock
+    ) -> Ready:
+        """The stage's model ready to be cut; of the original it is kept for the next time."""
+        if stage.model is not self.start().model:
+            self._first = None
+            return ready(stage.model, data, options, clock)
+        if self._first is None or self._first[0] is not data:
+            self._first = (data, ready(stage.model, data, options, clock))
+        return self._first[1]
 
     def _remaining(self, stage: Stage[ChannelsKept], amount: float) -> PruneOptions | None:
         """What is still to be removed of a model, so that in all a fraction of the original is; None for nothing."""

@@ -155,7 +155,7 @@ def test_no_samples() -> None:
         (np.array(1), "there are 2 samples, but a scalar for labels"),
         (np.array([0, 10]), "labels must be below 10, the number of classes the model gives"),
         (np.array([0, -1]), "from 0, but there is -1"),
-        (np.array([0.5, np.nan]), "the labels have NaN"),
+        (np.array([0.5, np.nan]), "the labels have 1 NaN values among 2"),
         (np.array(["cat", "dog"]), "must be integers or floats"),
     ],
 )

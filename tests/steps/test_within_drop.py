@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import onnxprune
 from onnxprune.errors import NothingToPruneError
+from onnxprune.plan import second_order
 from tests.models import DIGITS
 
 RESNET, CALIBRATION = DIGITS / "digits_resnet.onnx", DIGITS / "digits_calib.npz"
@@ -44,3 +46,19 @@ def test_what_nothing_reaches_is_refused_and_how_close_it_came_is_said(tmp_path:
     with pytest.raises(NothingToPruneError, match=r"out of reach: with 0.\d+ of the MACs left"):
         prune(tmp_path / "o.onnx", target="drop=0.001", criterion="random", recover="none")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_probes_share_their_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = second_order.second_order
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(second_order, "second_order", counted)
+    report = prune(tmp_path / "o.onnx", target="drop=0.05")
+    assert len(report.steps) > 3
+    assert len(calls) == 1
