@@ -220,6 +220,31 @@ def _resize(op: Ops, node: ir.Node) -> None:
     _replace(node, result)
 
 
+@_changed(10, "ImageScaler")
+def _image_scaler(op: Ops, node: ir.Node) -> None:
+    """Experimental once: x scale + bias of each channel."""
+    x, bias = _in(op, node), np.array(node.attributes["bias"].as_floats())
+    shift = op.constant(bias.reshape(-1, *[1] * (x.rank - 2)), x.dtype)
+    _replace(node, x * node.attributes.get_float("scale", 1.0) + shift)
+
+
+@_changed(10, "Affine")
+def _affine(op: Ops, node: ir.Node) -> None:
+    """Experimental once: alpha x + beta."""
+    scaled = _in(op, node) * node.attributes.get_float("alpha", 1.0)
+    _replace(node, scaled + node.attributes.get_float("beta", 0.0))
+
+
+@_changed(10, "Crop")
+def _crop(op: Ops, node: ir.Node) -> None:
+    """Experimental once: borders (left, top, right, bottom) cut off, or a size kept behind them."""
+    left, top, right, bottom = node.attributes["border"].as_ints()
+    ends, size = [-bottom or 2**31, -right or 2**31], node.attributes.get("scale")
+    if size is not None:
+        ends = [start + n for start, n in zip((top, left), size.as_ints(), strict=True)]
+    _replace(node, op.Slice(_in(op, node), [top, left], ends, [2, 3]))
+
+
 @_changed(13, "Softmax", "LogSoftmax", "Hardmax")
 def _softmax(op: Ops, node: ir.Node) -> None:
     """The axes from `axis` (1 by default) on were one; they still are where it is the last."""

@@ -1,8 +1,8 @@
 """A copy of a model, ready to be differentiated.
 
-Functions are inlined, the opset is at least 18, initializers are no inputs, every value carries the
-element type and shape that a real run gave it, and ops that have no rule but are defined by ONNX in
-terms of simpler ones are replaced by those.
+Functions are inlined, the opset is at least 18, initializers are no inputs and all in the main graph,
+every value carries the element type and shape that a real run gave it, and ops that have no rule but
+are defined in terms of simpler ones, by ONNX or by `definitions.py`, are replaced by those.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.autodiff.control import hoist_constants
+from onnxprune.autodiff.definitions import write_out
 from onnxprune.autodiff.expand import expand
 from onnxprune.autodiff.opset import raise_opset
 from onnxprune.autodiff.shapes import annotate
@@ -44,12 +46,14 @@ def prepare(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None = 
             prepared.graph.inputs.remove(value)
             prepared.graph.initializers[name] = value
     prepared.ir_version = max(prepared.ir_version or 0, _IR_VERSION)
+    hoist_constants(prepared)
     feeds = annotate(prepared, feeds)
     if raise_opset(prepared):
         annotate(prepared, feeds)
     for turn in range(_MOST_EXPANSIONS):
         expanded = expand(prepared)
-        if not unroll(prepared, f"unrolled{turn}/") and not expanded:
+        written = write_out(prepared, f"defined{turn}/")
+        if not unroll(prepared, f"unrolled{turn}/") and not expanded and not written:
             break
         annotate(prepared, feeds)
     return prepared

@@ -4,12 +4,13 @@ Inference stops at ops of other domains and at shapes computed from data; onnxru
 model is run with every intermediate made an output, and once more with its dynamic axes at other
 sizes: an axis that came out the same both times is static, the others are dynamic (None). Where no
 second size runs, the model's inputs are fixed at the first, so that onnxruntime refuses what the
-backward nodes were not written for.
+backward nodes were not written for. The branches of an If are run both, on what they read from
+outside; the values of a branch that does not run stay without shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ import onnxruntime as ort
 from onnxprune.errors import ModelError
 from onnxprune.graph import clone
 from onnxprune.runtime import inputs as _inputs
+from onnxprune.runtime.bodies import as_model, bodies_by_node
 from onnxprune.runtime.sessions import run, session
 
-__all__ = ["Feeds", "annotate"]
+__all__ = ["Feeds", "annotate", "forget_shapes"]
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 
@@ -47,14 +49,72 @@ def annotate(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None =
     results = _run(made, names, feeds)
     inputs = [value for value in model.graph.inputs if value.name in feeds]
     other = _second_run(made, names, inputs, feeds)
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    for name, result in results.items():
-        _set(values[name], result, None if other is None else other[1].get(name))
-    for value in inputs:
-        name = value.name or ""
-        _set(value, feeds[name], None if other is None else other[0][name])
+    runs = [{**feeds, **results}] + ([] if other is None else [{**other[0], **other[1]}])
+    made_here = [value for node in model.graph for value in node.outputs]
+    seen = [{v: run[v.name] for v in (*inputs, *made_here) if v.name in run} for run in runs]
+    _set_all([*inputs, *made_here], seen)
+    _branches(model, model.graph, seen)
     _settle(model.graph, results)
     return dict(feeds)
+
+
+Seen = dict[ir.Value, np.ndarray[Any, Any]]
+
+
+def _set_all(values: Sequence[ir.Value], seen: Sequence[Seen]) -> None:
+    for value in values:
+        if value in seen[0]:
+            _set(value, seen[0][value], seen[-1].get(value) if len(seen) > 1 else None)
+
+
+def _branches(model: ir.Model, graph: ir.Graph, seen: Sequence[Seen]) -> None:
+    """Types and shapes inside the branches of the graph's If nodes, those within them included."""
+    for node, body in bodies_by_node(graph):
+        if node.op_type != "If":
+            continue
+        forget_shapes(value for inner in body for value in inner.outputs)
+        inside = []
+        for outer in seen:
+            try:
+                inside.append({**outer, **_body_run(model, body, outer)})
+            except ModelError:
+                break
+        if inside:
+            _set_all([value for inner in body for value in inner.outputs], inside)
+            _branches(model, body, inside)
+            _merge(node, body)
+
+
+def forget_shapes(values: Iterable[ir.Value]) -> None:
+    """Leave shapes to onnxruntime.
+
+    What a file declares may be wrong, and what one run showed may be refused in a branch that is not
+    taken there.
+    """
+    for value in values:
+        value.shape = None
+
+
+def _body_run(model: ir.Model, body: ir.Graph, outer: Seen) -> Seen:
+    """Every value that a body makes, given those around it."""
+    alone, feed = as_model(body, model, outer)
+    made, names = _session(alone)
+    results = _run(made, names, feed)
+    return {
+        value: results[copy.name]
+        for inner, twin in zip(body, alone.graph, strict=True)
+        for value, copy in zip(inner.outputs, twin.outputs, strict=True)
+        if copy.name in results
+    }
+
+
+def _merge(node: ir.Node, body: ir.Graph) -> None:
+    """An axis of an If's result is static where both branches agree."""
+    for outer, inner in zip(node.outputs, body.outputs, strict=True):
+        if outer.shape is None or inner.shape is None or len(outer.shape) != len(inner.shape):
+            continue
+        sizes = zip(outer.shape.dims, inner.shape.dims, strict=True)
+        outer.shape = ir.Shape([a if a == b else ir.SymbolicDim(None) for a, b in sizes])
 
 
 def _set(value: ir.Value, array: np.ndarray[Any, Any], again: np.ndarray[Any, Any] | None) -> None:
@@ -96,8 +156,8 @@ def _session(model: ir.Model) -> tuple[ort.InferenceSession, list[str]]:
     present = set(probe.graph.outputs)
     made = [value for node in probe.graph for value in node.outputs if value.name]
     probe.graph.outputs.extend(value for value in made if value not in present)
-    for value in made:
-        value.shape = None  # what is declared may be wrong
+    forget_shapes(made)
+    forget_shapes(value for node in probe.graph.all_nodes() for value in node.outputs)
     return session(probe, optimize=False), [value.name or "" for value in made]
 
 

@@ -5,9 +5,8 @@ direction v
 
     <g, v>  =  <dy, J v>  =  (F(x + h v) - F(x - h v)) / 2h  + O(h^2)
 
-The right side is computed in float64: by onnxruntime where it has the kernels, else by onnx's
-reference implementation; where neither does, in float32 with a coarser step and tolerance. The left
-side is the program's, in float32.
+The right side is computed in float64 (`double.py`), or where some op cannot be, in float32 with a
+coarser step and tolerance. The left side is the program's, in float32.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from onnx.reference import ReferenceEvaluator
+from double import Double
 
 from onnxprune.autodiff import Ops, Tensor, gradient
 
@@ -128,7 +127,7 @@ def check(
         wrt: Inputs and initializers to check, all floating-point inputs by default.
         tolerance: Largest error relative to the gradient's norm.
         step: h above, for float64.
-        exact: False where the float64 evaluators are known to compute in float32 inside.
+        exact: False where onnx's reference implementation computes in float32 inside, or wrongly.
         given: Outputs that the loss depends on, by default all floating-point ones.
     """
     random = np.random.default_rng(7)
@@ -173,70 +172,26 @@ def _evaluator(
     model: ir.Model, feeds: Feeds, outputs: Sequence[str], exact: bool
 ) -> tuple[Evaluate, bool]:
     """F of the text above, and whether it is in float64."""
+    double = Double(model)
+    moved = {n: _cast(x, np.float64) * _NUDGE[x.dtype.kind] for n, x in feeds.items()}
+    try:
+        tried = double(moved, outputs) if exact else {}
+    except NotImplementedError:
+        tried = {}
+    if tried and not any(np.array_equal(y, y.astype(np.float32)) for y in tried.values()):
+        return lambda at: double(at, outputs), True  # no digits were lost on the way
     overridable = model.clone()
     for value in overridable.graph.initializers.values():
         if value not in overridable.graph.inputs:
             overridable.graph.inputs.append(value)
-    double = ir.to_proto(_in_double(overridable))
-    for make in (_onnxruntime, _reference) if exact else ():
-        try:
-            evaluate = make(double, outputs)
-            tried = evaluate(
-                {n: _cast(x, np.float64) * _NUDGE[x.dtype.kind] for n, x in feeds.items()}
-            )
-        except Exception:  # noqa: S112 - no kernel of this type here: the next evaluator
-            continue
-        if any(np.array_equal(y, y.astype(np.float32)) for y in tried.values()):
-            continue  # digits were lost on the way
-        return evaluate, True
-    single = _onnxruntime(ir.to_proto(overridable), outputs)
     kinds = {v.name: v.dtype.numpy() for v in overridable.graph.inputs}
-    return lambda at: single({n: np.asarray(x, kinds[n]) for n, x in at.items()}), False
+
+    def single(at: Mapping[str, Array]) -> dict[str, Array]:
+        fed = {n: np.asarray(x, kinds[n]) for n, x in at.items()}
+        return dict(zip(outputs, run(overridable, fed, outputs), strict=True))
+
+    return single, False
 
 
 def _cast(x: Array, dtype: Any) -> Array:
     return np.asarray(x, dtype) if np.issubdtype(x.dtype, np.floating) else x
-
-
-def _onnxruntime(proto: onnx.ModelProto, outputs: Sequence[str]) -> Evaluate:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda feeds: dict(zip(outputs, session.run(list(outputs), dict(feeds)), strict=True))
-
-
-def _reference(proto: onnx.ModelProto, outputs: Sequence[str]) -> Evaluate:
-    session = ReferenceEvaluator(proto)
-    return lambda feeds: dict(zip(outputs, session.run(list(outputs), dict(feeds)), strict=True))
-
-
-_SINGLE = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
-
-
-def _in_double(model: ir.Model) -> ir.Model:
-    """The same computation on float64."""
-    double = model.clone()
-    for value in [*double.graph.inputs, *double.graph.outputs]:
-        if value.dtype in _SINGLE:
-            value.type = ir.TensorType(ir.DataType.DOUBLE)
-    for value in double.graph.initializers.values():
-        if value.dtype in _SINGLE:
-            value.const_value = ir.tensor(value.const_value.numpy().astype("d"), name=value.name)
-            value.type = ir.TensorType(ir.DataType.DOUBLE)
-    for node in double.graph.all_nodes():
-        for output in node.outputs:
-            if output.dtype in _SINGLE:
-                output.type = ir.TensorType(ir.DataType.DOUBLE)
-        for key, attribute in list(node.attributes.items()):
-            if attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in _SINGLE:
-                node.attributes[key] = ir.AttrTensor(
-                    key, ir.tensor(attribute.value.numpy().astype("d"))
-                )
-            elif key == "stash_type":
-                node.attributes[key] = ir.AttrInt64(key, int(ir.DataType.DOUBLE))
-            elif key == "to" and attribute.value in _SINGLE:
-                node.attributes[key] = ir.AttrInt64("to", int(ir.DataType.DOUBLE))
-    return double

@@ -80,10 +80,10 @@ TRANSPOSED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("attributes", TRANSPOSED)
 def test_conv_transpose(attributes: dict[str, Any], group: int) -> None:
     inputs = [normal(2, 4, 5, 6), normal(4, 6 // group, 3, 3), normal(6)]
-    check_op("ConvTranspose", inputs, group=group, exact=False, **attributes)
+    check_op("ConvTranspose", inputs, group=group, **attributes)
 
 
 @pytest.mark.parametrize("spatial", [1, 3])
 def test_conv_transpose_of_any_rank(spatial: int) -> None:
     inputs = [normal(2, 3, *[4] * spatial), normal(3, 2, *[3] * spatial)]
-    check_op("ConvTranspose", inputs, strides=[2] * spatial, exact=False)
+    check_op("ConvTranspose", inputs, strides=[2] * spatial)

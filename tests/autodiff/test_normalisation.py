@@ -26,7 +26,7 @@ def test_batch_normalization(shape: tuple[int, ...], dynamic: bool) -> None:
 
 def test_batch_normalization_in_training_mode() -> None:
     inputs = [normal(4, 3, 5), positive(3), normal(3), normal(3), positive(3)]
-    check_op("BatchNormalization", inputs, 3, training_mode=1, momentum=0.7, exact=False)
+    check_op("BatchNormalization", inputs, 3, training_mode=1, momentum=0.7)
 
 
 @pytest.mark.parametrize("axis", [-1, 1, 2])
@@ -34,16 +34,16 @@ def test_batch_normalization_in_training_mode() -> None:
 def test_layer_normalization(axis: int, outputs: int) -> None:
     shape = (2, 3, 4)
     inputs = [normal(*shape), positive(*shape[axis:]), normal(*shape[axis:])]
-    check_op("LayerNormalization", inputs, outputs, axis=axis, exact=False)
+    check_op("LayerNormalization", inputs, outputs, axis=axis)
 
 
 def test_rms_normalization() -> None:
-    check_op("RMSNormalization", [normal(2, 3, 4), positive(4)], opset=23, exact=False)
+    check_op("RMSNormalization", [normal(2, 3, 4), positive(4)], opset=23)
 
 
 def test_instance_normalization() -> None:
     inputs = [normal(2, 3, 4, 5), positive(3), normal(3)]
-    check_op("InstanceNormalization", inputs, exact=False)
+    check_op("InstanceNormalization", inputs)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
@@ -60,7 +60,7 @@ def test_lp_normalization(p: int) -> None:
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_lrn(size: int) -> None:
     attributes = {"size": size, "alpha": 0.3, "beta": 0.6, "bias": 1.2}
-    check_op("LRN", [normal(2, 7, 3, 4)], exact=False, **attributes)
+    check_op("LRN", [normal(2, 7, 3, 4)], **attributes)
 
 
 @pytest.mark.parametrize("axis", [-1, 0, 1])

@@ -53,3 +53,8 @@ def test_cumulative_sum(exclusive: int, reverse: int) -> None:
 
 def test_top_k() -> None:
     check_op("TopK", [positive(3, 6), np.array([2])], 2, constants=[1], axis=-1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_determinant(size: int) -> None:
+    check_op("Det", [positive(2, 3, size, size)])

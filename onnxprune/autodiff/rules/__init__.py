@@ -3,6 +3,7 @@
 from onnxprune.autodiff.rules import (
     contraction,
     contrib,
+    control,
     convolution,
     elementwise,
     indexing,
@@ -14,11 +15,13 @@ from onnxprune.autodiff.rules import (
     reduction,
     resize,
     sampling,
+    spectral,
 )
 
 __all__ = [
     "contraction",
     "contrib",
+    "control",
     "convolution",
     "elementwise",
     "indexing",
@@ -30,4 +33,5 @@ __all__ = [
     "reduction",
     "resize",
     "sampling",
+    "spectral",
 ]

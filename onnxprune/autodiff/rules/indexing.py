@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
@@ -63,31 +66,112 @@ def gather_nd(call: Call, dy: Tensor) -> Gradients:
     return op.ScatterND(op.zeros_like(x), indices, dy, reduction="add"), None
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where a scatter writes: reading there, and writing there once more.
+
+    Attributes:
+        read: What a tensor of the output's shape holds at each update's place.
+        write: Updates written into a tensor, with a reduction.
+    """
+
+    read: Callable[[Tensor], Tensor]
+    write: Callable[[Tensor, Tensor, str], Tensor]
+
+
 @vjp("ScatterElements", "Scatter")
 def scatter_elements(call: Call, dy: Tensor) -> Gradients:
-    """What was overwritten gets nothing; what was written or added reads its place."""
-    op, (_, indices, updates), axis = call.op, call.inputs, call.int("axis")
-    reduction = call.str("reduction", "none")
-    read = op.GatherElements(dy, indices, axis=axis)
-    if reduction == "add":
-        return dy, None, read
-    if reduction != "none":
-        raise call.error(f"reduction {reduction!r} has no rule")
-    zeros = op.zeros_like(updates)
-    return op.ScatterElements(dy, indices, zeros, axis=axis), None, read
+    """See `_scatter`."""
+    op, indices, axis = call.op, call.inputs[1], call.int("axis")
+    return _scatter(
+        call,
+        dy,
+        _Places(
+            lambda x: op.GatherElements(x, indices, axis=axis),
+            lambda x, updates, how: op.ScatterElements(
+                x, indices, updates, axis=axis, reduction=how
+            ),
+        ),
+    )
 
 
 @vjp("ScatterND")
 def scatter_nd(call: Call, dy: Tensor) -> Gradients:
-    """As ScatterElements."""
-    op, (_, indices, updates) = call.op, call.inputs
+    """See `_scatter`."""
+    op, indices = call.op, call.inputs[1]
+    return _scatter(
+        call,
+        dy,
+        _Places(
+            lambda x: op.GatherND(x, indices),
+            lambda x, updates, how: op.ScatterND(x, indices, updates, reduction=how),
+        ),
+    )
+
+
+def _scatter(call: Call, dy: Tensor, at: _Places) -> Gradients:
+    """What was there and what is written, reduced: as the reduction over both.
+
+    none      what was overwritten gets nothing; what was written reads its place
+    add       both get dy
+    mul       both get dy times the product of the other factors
+    max, min  the winner gets dy; several share it
+    """
+    op, x, updates = call.op, call.x, call.inputs[2]
     reduction = call.str("reduction", "none")
-    read = op.GatherND(dy, indices)
+    if reduction == "none":
+        return at.write(dy, op.zeros_like(updates), "none"), None, at.read(dy)
     if reduction == "add":
-        return dy, None, read
-    if reduction != "none":
-        raise call.error(f"reduction {reduction!r} has no rule")
-    return op.ScatterND(dy, indices, op.zeros_like(updates)), None, read
+        return dy, None, at.read(dy)
+    if reduction == "mul":
+        product, zeros = (
+            at.write(f(x), f(updates), how) for f, how in ((_filled, "mul"), (_is_zero, "add"))
+        )
+        dx = dy * _other_factors(x, product, zeros)
+        return dx, None, at.read(dy) * _other_factors(updates, at.read(product), at.read(zeros))
+    won, wins = (
+        op.cast(op.Equal(a, y), dy.dtype) for a, y in ((x, call.y), (updates, at.read(call.y)))
+    )
+    share = dy / op.Max(at.write(won, wins, "add"), 1.0)
+    return share * won, None, at.read(share) * wins
+
+
+def _is_zero(x: Tensor) -> Tensor:
+    return x.ops.cast(x.ops.Equal(x, 0.0), x.dtype)
+
+
+def _filled(x: Tensor) -> Tensor:
+    """Ones for the zeros."""
+    return x.ops.where(x.ops.Equal(x, 0.0), x.ops.constant(np.ones(()), x.dtype), x)
+
+
+def _other_factors(x: Tensor, product: Tensor, zeros: Tensor) -> Tensor:
+    """The product without x, of factors whose product without zeros and number of zeros are known."""
+    others = zeros - _is_zero(x)
+    return x.ops.where(x.ops.Equal(others, 0.0), product / _filled(x), 0.0)
+
+
+@vjp("TensorScatter")
+def tensor_scatter(call: Call, dy: Tensor) -> Gradients:
+    """What was overwritten gets nothing; the update reads its places, from each sample's index on."""
+    op, (cache, update) = call.op, call.inputs[:2]
+    axis = call.int("axis", -2) % cache.rank
+    indices = tuple(call.inputs[2:3])
+    attributes = {"axis": axis, "mode": call.str("mode", "linear")}
+    d_cache = op.TensorScatter(dy, op.zeros_like(update), *indices, **attributes)
+    steps = op.Gather(op.shape_of(update), op.constant(np.array(axis)))
+    places = op.Range(op.constant(np.array(0)), steps, op.constant(np.array(1)))
+    if indices and indices[0] is not None:  # batch x steps
+        places = op.Unsqueeze(indices[0], [1]) + places
+    if attributes["mode"] == "circular":
+        places = op.Mod(places, op.Gather(op.shape_of(cache), op.constant(np.array(axis))))
+    batch = op.Gather(op.shape_of(update), [0])
+    one = op.constant(np.array([1]))
+    shape = [batch if k == 0 else one for k in range(cache.rank)]
+    shape[axis] = op.Unsqueeze(steps, [0])
+    whole = op.Expand(places, op.Concat(batch, op.Unsqueeze(steps, [0]), axis=0))
+    at = op.Expand(op.Reshape(whole, op.Concat(*shape, axis=0)), op.shape_of(update))
+    return (d_cache, op.GatherElements(dy, at, axis=axis), None)[: len(call.inputs)]
 
 
 @vjp("Compress")

@@ -69,14 +69,12 @@ def lp_pool(call: Call, dy: Tensor) -> Gradients:
 def max_pool(call: Call, dy: Tensor, _: Tensor | None = None) -> Gradients:
     """Windows may overlap: what an element gets from several is added."""
     op, node, w = call.op, call.node, _window(call)
-    if call.int("storage_order"):
-        raise call.error("storage_order=1 is not supported")
-    if len(node.outputs) < 2:
-        node.resize_outputs(2)
-    indices = node.outputs[1]
-    if indices.type is None or not indices.name:
-        indices.name = f"{call.y.value.name}.indices"
-        indices.type, indices.shape = ir.TensorType(ir.DataType.INT64), call.y.value.shape
+    if call.int("storage_order") and len(node.outputs) > 1:  # flat indices column by column
+        attributes = {k: a.value for k, a in node.attributes.items() if k != "storage_order"}
+        _, places = op.call("MaxPool", call.x, outputs=2, **attributes)
+        places.value.type = ir.TensorType(ir.DataType.INT64)
+    else:
+        places = _indices(call)
     overlap = any(s < e for s, e in zip(w.strides, w.extent, strict=True))
     flat = op.Expand(
         op.constant(np.zeros(()), dy.dtype),
@@ -84,12 +82,25 @@ def max_pool(call: Call, dy: Tensor, _: Tensor | None = None) -> Gradients:
     )
     dx = op.ScatterElements(
         flat,
-        op.reshape(Tensor(indices, op), [-1]),
+        op.reshape(places, [-1]),
         op.reshape(dy, [-1]),
         axis=0,
         reduction="add" if overlap else "none",
     )
     return (op.reshape_like(dx, call.x),)
+
+
+def _indices(call: Call) -> Tensor:
+    """Where the maxima are: the second output, asked for if the node leaves it out."""
+    node = call.node
+    node.attributes.pop("storage_order", None)
+    if len(node.outputs) < 2:
+        node.resize_outputs(2)
+    indices = node.outputs[1]
+    if indices.type is None or not indices.name:
+        indices.name = f"{call.y.value.name}.indices"
+        indices.type, indices.shape = ir.TensorType(ir.DataType.INT64), call.y.value.shape
+    return Tensor(indices, call.op)
 
 
 @vjp("MaxUnpool")

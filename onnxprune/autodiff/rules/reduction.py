@@ -122,3 +122,22 @@ def top_k(call: Call, dy: Tensor, _: Tensor | None = None) -> Gradients:
     op, indices = call.op, call.outputs[1]
     zeros = op.zeros_like(call.x)
     return op.ScatterElements(zeros, indices, dy, axis=call.int("axis", -1)), None
+
+
+@vjp("Det")
+def det(call: Call, dy: Tensor) -> Gradients:
+    """The cofactors, which are determinants again: of the matrix without a row and a column."""
+    op, x = call.op, call.x
+    size = x.shape[-1]
+    if size is None:
+        raise call.error("the size of the matrix is not known")
+    signs = np.fromfunction(lambda i, j: 1.0 - 2.0 * ((i + j) % 2), (size, size))
+    cofactors = op.constant(signs, x.dtype)
+    if size > 1:
+        rest = np.array([[k for k in range(size) if k != i] for i in range(size)])
+        rows = op.Gather(x, rest, axis=x.rank - 2)  # ... i, rows but i, columns
+        minors = op.Gather(rows, rest, axis=x.rank)  # ... i, rows but i, j, columns but j
+        lead = list(range(x.rank - 2))
+        perm = [*lead, *(x.rank - 2 + k for k in (0, 2, 1, 3))]
+        cofactors = op.Det(op.Transpose(minors, perm=perm)) * cofactors
+    return (op.Unsqueeze(dy, [-2, -1]) * cofactors,)

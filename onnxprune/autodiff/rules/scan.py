@@ -31,7 +31,7 @@ def scan(
         op: Writes the Scan node.
         step: Its body.
         states: What the first step starts from.
-        sequences: What every step gets one slice of.
+        sequences: What every step gets one slice of; states, slices and results are matrices.
         reverse: From the last to the first; results are in the order of the sequences all the same.
 
     Returns:
@@ -47,7 +47,9 @@ def scan(
     new, results = step(inner, inputs[: len(states)], inputs[len(states) :])
     for tensor in (*new, *results):  # every output needs a value of its own
         own = tensor.value not in graph.outputs and tensor.value.producer() is not None
-        graph.outputs.append(tensor.value if own else inner.Identity(tensor).value)
+        output = tensor.value if own else inner.Identity(tensor).value
+        output.shape = ir.Shape([None, None])  # onnxruntime asks for it inside the branch of an If
+        graph.outputs.append(output)
     direction = int(reverse)
     outputs = op.call(
         "Scan",
