@@ -207,10 +207,9 @@ def _memory(task: str, provider: str) -> None:
     if side == "torch":
         _, run = torch_side(name, batch, threads)
     else:
-        from onnxprune.graph import load
         from onnxprune.runtime.sessions import session
 
-        gradients = session(load(path), (provider,), threads=threads, frugal=True)
+        gradients = session(path, (provider,), threads=threads, frugal=True)
         x, labels = batch_of(name, batch)
 
         def run() -> Any:
@@ -269,7 +268,7 @@ def _row(name: str, folder: Path, options: argparse.Namespace) -> float:
         ]
         memory = [f"{mb[0]:.0f}", f"{mb[1]:.0f}", f"{mb[1] / mb[0]:.2f}"]
     cells = [name, *(f"{whole:.0e} / {worst:.0e}" for whole, worst in (apart, *off))]
-    cells += [f"{onnx_ms:.0f}"]
+    cells += [f"{torch_ms:.0f}", f"{onnx_ms:.0f}"]
     cells += [f"{onnx_ms / torch_ms:.2f}", f"{onnx_ms / forward_ms:.2f}", *memory]
     print("| " + " | ".join(cells) + " |", flush=True)
     return onnx_ms / torch_ms

@@ -76,6 +76,24 @@ def test_a_model_of_a_fixed_batch_scores_alike(tmp_path: Path) -> None:
     close(one, other)
 
 
+@pytest.mark.parametrize("batch", [None, 2, 4])
+def test_statistics_of_elements_change_with_neither_order_nor_batch(
+    batch: int | None, tmp_path: Path
+) -> None:
+    def statistics(model: ir.Model, data: Dataset) -> list[np.ndarray]:
+        chosen = {w.name: w for w in weights(model) if len(w.shape) == 4}
+        goal = objective(model, data)
+        found = element_statistics(model, chosen, (MEAN, RMS), goal, data, Silent())
+        return [found[kind][name] for kind in (MEAN, RMS) for name in chosen]
+
+    model = load(DIGITS / "digits_resnet.onnx")
+    other = model
+    if batch is not None:
+        other = load(fixed("digits_resnet.onnx", batch, tmp_path / "fixed.onnx"))
+    turned = samples(other).subset(np.random.default_rng(3).permutation(4))
+    close(statistics(model, samples(model)), statistics(other, turned))
+
+
 def test_statistics_of_elements_are_of_single_samples() -> None:
     model = load(DIGITS / "digits_resnet.onnx")
     data = samples(model, 4)
