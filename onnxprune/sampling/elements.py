@@ -9,13 +9,14 @@ numbers: at the output of its DequantizeLinear.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.autodiff import NoGradientError, gradient
-from onnxprune.graph import Weight
+from onnxprune.autodiff.control import subgraphs
+from onnxprune.graph import Weight, weights
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session
@@ -33,12 +34,13 @@ def target(model: ir.Model, weight: Weight) -> str:
     """The name of the real numbers that a weight is: its own, or its DequantizeLinear's output's.
 
     Raises:
-        NoGradientError: It is in a subgraph, or its integers go into an op as they are.
+        NoGradientError: It is in a loop, one of several of its name in branches, or integers that go into an op as
+            they are.
     """
-    if weight.graph is not model.graph:
+    if weight.graph is not model.graph and not _in_a_branch_of_its_own_name(model, weight):
         raise NoGradientError(
-            f"the weight {weight.name!r} is inside a branch or loop, whose weights have no gradients here:"
-            " --exclude it or use a criterion of the weights alone"
+            f"the weight {weight.name!r} is inside a loop, or a branch where others have its name, and has no"
+            " gradient here: --exclude it or use a criterion of the weights alone"
         )
     if weight.dtype.is_floating_point():
         return weight.name
@@ -53,6 +55,21 @@ def target(model: ir.Model, weight: Weight) -> str:
         f"the weight {weight.name!r} holds integers that an op reads as they are, so it has no gradient:"
         " --exclude it or use a criterion of the weights alone"
     )
+
+
+def _in_a_branch_of_its_own_name(model: ir.Model, weight: Weight) -> bool:
+    """Whether `gradient` knows a weight outside the main graph by its name."""
+    if weight.kind == "constant_of_shape" or weight.graph not in set(_branches(model.graph)):
+        return False
+    return [other.name for other in weights(model)].count(weight.name) == 1
+
+
+def _branches(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """The branches of the graph's If nodes, and those within them."""
+    for node in graph:
+        for body in subgraphs(node) if node.op_type == "If" else ():
+            yield body
+            yield from _branches(body)
 
 
 def element_statistics(
