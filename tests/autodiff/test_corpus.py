@@ -22,10 +22,7 @@ REASONS: dict[str, str] = {
     "needs an op, attribute or domain newer than what onnxruntime runs": """
         causal_conv_with_state_*[!d] linear_attention_*[!d] linear_attention_gated flexattention
         flexattention_*[!6] swiglu swiglu_alpha swiglu_expanded swiglu_alpha_expanded
-        attention_bidirectional_window attention_local_window attention_local_window_default
-        attention_local_window_with_past attention_local_window_rank1_boolean_mask
-        attention_local_window_gqa_rank4_mask attention_local_window_ext_cache_rank[234]*_mask
-        attention_3d_local_window spacetodepth_*_mode_example adagrad* adam* momentum*
+        spacetodepth_*_mode_example adagrad* adam* momentum*
         nesterov_momentum""",
     "no onnxruntime kernel for these types, this layout or this mode": """
         bernoulli* *castlike_*INT[24]_to_FLOAT* castlike_FLOAT4E2M1_to_FLOAT*
