@@ -17,12 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibrate.views import View, view_of
+from onnxprune.calibrate.windows import Windows
 from onnxprune.dims import Axis, Tracing, size
 
 __all__ = ["MOST_COLUMNS", "Contraction", "contractions", "data_axis"]
@@ -104,7 +105,7 @@ class Contraction:
     def positions(self, x: Array, kernel: Sequence[int]) -> int:
         """How many positions a sample has (all samples together where the first axis is not the samples')."""
         if self.kind == "conv":
-            return math.prod(_Geometry.of(self.node, x.shape[2:], kernel).sizes)
+            return math.prod(Windows.of(self.node, x.shape[2:], kernel).counts)
         if self.kind in ("transposed", "recurrent"):
             return math.prod(x.shape[2:]) if self.kind == "transposed" else x.shape[0]
         if x.ndim < 2:
@@ -125,7 +126,7 @@ class Contraction:
             Float32, (G, n * positions, K), samples outermost.
         """
         if self.kind == "conv":
-            return _grouped(_patches(self.node, x, where, kernel), groups)
+            return _grouped(Windows.of(self.node, x.shape[2:], kernel).patches(x, where), groups)
         if self.kind == "transposed":
             return _grouped(_picked(x.reshape(*x.shape[:2], -1), where), groups)
         if self.kind == "recurrent":
@@ -164,62 +165,6 @@ def _grouped(rows: Array, groups: int) -> Array:
     n, p, c = rows.shape
     split = rows.reshape(n * p, groups, c // groups).transpose(1, 0, 2)
     return np.ascontiguousarray(split, np.float32)
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """Where a convolution looks."""
-
-    strides: Sequence[int]
-    dilations: Sequence[int]
-    pads: Sequence[int]
-    spans: Sequence[int]
-    sizes: Sequence[int]
-
-    @classmethod
-    def of(cls, node: ir.Node, sizes: Sequence[int], kernel: Sequence[int]) -> _Geometry:
-        """Attributes with their defaults, `auto_pad` worked out, and the sizes of the output."""
-        rank = len(sizes)
-        strides = list(node.attributes.get_ints("strides", ()) or [1] * rank)
-        dilations = list(node.attributes.get_ints("dilations", ()) or [1] * rank)
-        spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-        pads = _pads(node, sizes, strides, spans)
-        padded = [n + pads[k] + pads[rank + k] for k, n in enumerate(sizes)]
-        out = [(n - span) // s + 1 for n, span, s in zip(padded, spans, strides, strict=True)]
-        return cls(strides, dilations, pads, spans, out)
-
-
-def _pads(
-    node: ir.Node, sizes: Sequence[int], strides: Sequence[int], spans: Sequence[int]
-) -> list[int]:
-    """Begins, then ends."""
-    auto = node.attributes.get_string("auto_pad", "NOTSET")
-    if auto in ("NOTSET", "VALID"):
-        given = node.attributes.get_ints("pads", ()) if auto == "NOTSET" else None
-        return list(given or [0] * 2 * len(sizes))
-    totals = [
-        max((-(-n // s) - 1) * s + span - n, 0)
-        for n, s, span in zip(sizes, strides, spans, strict=True)
-    ]
-    small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    return [*small, *large] if auto == "SAME_UPPER" else [*large, *small]
-
-
-def _patches(node: ir.Node, x: Array, where: Array | None, kernel: Sequence[int]) -> Array:
-    """Im2col at some output positions: (n, positions, channels * taps)."""
-    rank = x.ndim - 2
-    g = _Geometry.of(node, x.shape[2:], kernel)
-    if any(g.pads):
-        x = np.pad(x, [(0, 0), (0, 0), *((g.pads[k], g.pads[rank + k]) for k in range(rank))])
-    view: Any = np.lib.stride_tricks.sliding_window_view
-    windows = view(x, g.spans, tuple(range(2, 2 + rank)))
-    every: Any = (slice(None), slice(None))
-    windows = windows[(*every, *(slice(None, None, s) for s in g.strides))]
-    windows = windows[(*every, *every[:1] * rank, *(slice(None, None, d) for d in g.dilations))]
-    chosen = np.arange(math.prod(g.sizes)) if where is None else where
-    picked: Array = windows[(*every, *np.unravel_index(chosen, g.sizes))]
-    n, c, p = picked.shape[:3]
-    return picked.transpose(0, 2, 1, *range(3, picked.ndim)).reshape(n, p, c * math.prod(kernel))
 
 
 def contractions(

@@ -8,9 +8,9 @@ with x what reaches it in the *pruned* model, all weights before it re-fitted al
 the same place: so each layer also takes back what the layers before it got wrong. W_0 is what the pruned model has
 (see `compensate`), D^2 the diagonal of Cov(x).
 
-Where a Relu or the like follows, t need only be right up to what that can tell apart (see `onnxprune.recover.flat`): so
-the fit is repeated, each time towards the right values nearest to what the last one gave, with Nesterov's momentum. The
-moments of x stay, so that a repetition costs two matrix products.
+Where a Relu, a Clip or a MaxPool follows, t need only be right up to what can be told behind that, which
+`onnxprune.recover.behind` says. So the fit is repeated, each time towards the right values nearest to what the last one
+gave, with Nesterov's momentum. The moments of x stay, so that a repetition costs two matrix products.
 
 Weights that were fitted on few samples do better on these than on any others, and a layer fitted behind them would
 trust its inputs too much, the more the deeper it is. So lambda is what does best on samples held aside, as they come
@@ -37,7 +37,6 @@ from onnxprune.calibrate.views import store
 from onnxprune.dims import Keep, Tracing
 from onnxprune.graph import clone
 from onnxprune.progress import Progress
-from onnxprune.recover.flat import Flat, flat_behind
 from onnxprune.recover.jobs import Job, affected_jobs, bias_place, twin_groups
 from onnxprune.recover.ridge import Ridge, best_shrinkage, error, shift
 from onnxprune.recover.rows import Rows, Run
@@ -153,11 +152,10 @@ def _solve(job: Job, used: Rows, aside: Rows | None, shrinkage: float | None) ->
     ridge = Ridge(seen, w0, shrinkage)
     fitted = ridge.fit(seen)
     old, new = error(seen, w0), error(seen, fitted)
-    flat = _flat(job) if place is not None else None
-    if flat is None:
+    if used.behind is None or place is None:
         bias = shift(seen, fitted)
     else:
-        fitted, bias = _around(flat, used, seen, ridge)
+        fitted, bias = _around(used, seen, ridge)
     name = job.view.source.name or ""
     if not np.isfinite(fitted).all():
         return Refitted(name, old, old, shrinkage)
@@ -167,13 +165,13 @@ def _solve(job: Job, used: Rows, aside: Rows | None, shrinkage: float | None) ->
     return Refitted(name, old, new, shrinkage)
 
 
-def _around(flat: Flat, rows: Rows, seen: Sums, ridge: Ridge) -> tuple[Array, Array]:
-    """Fits to what can be told apart alone: weights (G, M, K) and biases (G, M)."""
+def _around(rows: Rows, seen: Sums, ridge: Ridge) -> tuple[Array, Array]:
+    """Fits to what can be told behind alone: weights (G, M, K) and biases (G, M)."""
     w = ridge.fit(seen)
     found = ahead = (w, shift(seen, w))
     pace = 1.0
     for _ in range(ROUNDS):
-        sums = rows.towards(seen, *ahead, flat)
+        sums = rows.towards(seen, *ahead)
         w = ridge.fit(sums)
         last, found = found, (w, shift(sums, w))
         faster = (1 + math.sqrt(1 + 4 * pace**2)) / 2
@@ -183,10 +181,3 @@ def _around(flat: Flat, rows: Rows, seen: Sums, ridge: Ridge) -> tuple[Array, Ar
             found[1] + momentum * (found[1] - last[1]),
         )
     return found
-
-
-def _flat(job: Job) -> Flat | None:
-    """Where what follows the target is flat, for the channels that are left."""
-    axis = {"conv": 1 - job.rank, "left": -2}.get(job.each.kind, -1)
-    found = flat_behind(job.target, axis, job.rank, len(job.outputs))
-    return None if found is None else found.of(job.outputs).grouped(twin_groups(job))

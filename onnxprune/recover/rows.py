@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from onnxprune.calibrate.moments import Sums, positions_seen
 from onnxprune.calibrate.walk import Walk
-from onnxprune.recover.flat import Flat
+from onnxprune.recover.behind import Behind, behind
 from onnxprune.recover.jobs import Job, channels_left, twin_groups
 
 __all__ = ["Rows", "Run"]
@@ -18,7 +19,28 @@ KEPT = 256 << 20
 """Bytes of rows that are kept from one time to the next."""
 
 Array = np.ndarray
-Batch = tuple[Array, Array, Array | None]
+
+
+class Batch(NamedTuple):
+    """Some rows of what a contraction reads and gives.
+
+    Attributes:
+        x: What it reads, (G, P, K).
+        t: What it should give, (G, P, M).
+        right: The least and the largest that are as right, where not t alone is.
+        other: What an Add behind adds to what it gives, where one does.
+    """
+
+    x: Array
+    t: Array
+    right: tuple[Array, Array] | None
+    other: Array | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken."""
+        more = [self.other] if self.other is not None else []
+        return sum(array.nbytes for array in (self.x, self.t, *(self.right or ()), *more))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +66,18 @@ class Run:
 
 
 class Rows:
-    """Batches of x (G, P, K), of t (G, P, M), and of what an Add behind adds to what x gives, if there is one.
+    """What a contraction reads and should give, batch by batch: read again each time, unless it is little.
 
-    They are read again each time, unless they are few.
+    Attributes:
+        behind: What follows the target, where that does not tell all apart.
     """
 
     def __init__(self, job: Job, run: Run, samples: int, seed: int) -> None:
         self.job, self.run, self.samples, self.seed = job, run, samples, seed
         self.kept: list[Batch] | None = None
+        axis = {"conv": 1 - job.rank, "left": -2}.get(job.each.kind, -1)
+        found = behind(job.target, axis, job.rank, len(job.outputs))
+        self.behind: Behind | None = None if found is None else found.of(job.outputs)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.kept is not None:
@@ -60,7 +86,7 @@ class Rows:
         kept, size = list[Batch](), 0
         for batch in self._read():
             yield batch
-            size += sum(array.nbytes for array in batch if array is not None)
+            size += batch.nbytes
             if size <= KEPT:
                 kept.append(batch)
         if size <= KEPT:
@@ -69,17 +95,18 @@ class Rows:
     def sums(self) -> Sums:
         """Of x, and of what it should give alone."""
         found = Sums()
-        for x, t, other in self:
+        for x, t, _, other in self:
             found.add(x, t if other is None else t - other)
         return found
 
-    def towards(self, sums: Sums, w: Array, b: Array, flat: Flat) -> Sums:
+    def towards(self, sums: Sums, w: Array, b: Array) -> Sums:
         """The sums with targets that are as right, and nearest to what w (G, M, K) and b (G, M) give."""
         weight, bias = w.astype(np.float32).transpose(0, 2, 1), b.astype(np.float32)[:, None]
         targets = Sums(t=np.zeros(b.shape), tt=np.zeros(b.shape), tx=np.zeros(w.shape))
-        for x, t, other in self:
+        for x, t, right, other in self:
             given = x @ weight + bias
-            moved = flat.nearest(t, given if other is None else given + other)
+            given = given if other is None else given + other
+            moved = t if right is None else np.clip(given, *right)
             moved = moved if other is None else moved - other
             targets.t += moved.sum(1, dtype=np.float64)
             targets.tt += np.square(moved, dtype=np.float64).sum(1)
@@ -101,5 +128,9 @@ class Rows:
                 positions = each.positions(x, kernel)
                 where = positions_seen(each, columns, self.samples, positions, self.seed)
                 first = False
-            other = None if job.other is None else each.outputs(mine[1], where, groups)
-            yield each.inputs(x, where, kernel, groups), each.outputs(t, where, groups), other
+            ends = None if self.behind is None else self.behind.interval(t)
+            given = [t, *(ends or ()), *mine[1:]]
+            t, *more = [each.outputs(y, where, groups) for y in given]
+            right = None if ends is None else (more.pop(0), more.pop(0))
+            rows = each.inputs(x, where, kernel, groups)
+            yield Batch(rows, t, right, more[0] if more else None)
