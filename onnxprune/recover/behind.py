@@ -37,31 +37,29 @@ class Behind:
     """What follows a value.
 
     Attributes:
-        axis: The value's axis of channels, from the end.
         low: For each channel where the function behind begins not to be flat: float32 (channels,), may be infinite.
         high: Where it is flat again.
         pool: The MaxPool that follows, if one does.
     """
 
-    axis: int
     low: Array
     high: Array
     pool: ir.Node | None = None
 
     def of(self, channels: Array) -> Behind:
         """The same for some channels, a boolean array."""
-        return Behind(self.axis, self.low[channels], self.high[channels], self.pool)
+        return Behind(self.low[channels], self.high[channels], self.pool)
 
-    def interval(self, target: Array) -> tuple[Array, Array]:
-        """The least and the largest that are as right as the target, of its shape."""
-        shape = (-1,) + (1,) * (-1 - self.axis)
-        low, high = self.low.reshape(shape), self.high.reshape(shape)
-        least = most = target
-        if self.pool is not None:
-            least, most = _heard(target, self.pool)
-        least = np.where(least <= low, -np.inf, np.minimum(least, high))
-        most = np.where(most >= high, np.inf, np.maximum(most, low))
-        return least.astype(np.float32), most.astype(np.float32)
+    def heard(self, target: Array) -> tuple[Array, Array]:
+        """The least and the largest that the pool takes for the target, of its shape."""
+        return (target, target) if self.pool is None else _heard(target, self.pool)
+
+    def interval(self, least: Array, most: Array) -> tuple[Array, Array]:
+        """The least and the largest that are as right as those, given as rows, (G, P, channels of a group)."""
+        low, high = (end.reshape(len(least), 1, -1) for end in (self.low, self.high))
+        below = np.where(least <= low, np.float32(-np.inf), np.minimum(least, high))
+        above = np.where(most >= high, np.float32(np.inf), np.maximum(most, low))
+        return below, above
 
 
 def _heard(target: Array, pool: ir.Node) -> tuple[Array, Array]:
@@ -115,7 +113,7 @@ def behind(value: ir.Value, axis: int, rank: int, channels: int) -> Behind | Non
     if bounded:
         sides = [(end - shift) / scale for end in ends]
         low, high = np.minimum(*sides), np.maximum(*sides)
-    return Behind(axis, low.astype(np.float32), high.astype(np.float32), pool)
+    return Behind(low.astype(np.float32), high.astype(np.float32), pool)
 
 
 def _plain(pool: ir.Node) -> bool:

@@ -128,9 +128,12 @@ class Rows:
                 positions = each.positions(x, kernel)
                 where = positions_seen(each, columns, self.samples, positions, self.seed)
                 first = False
-            ends = None if self.behind is None else self.behind.interval(t)
-            given = [t, *(ends or ()), *mine[1:]]
-            t, *more = [each.outputs(y, where, groups) for y in given]
-            right = None if ends is None else (more.pop(0), more.pop(0))
-            rows = each.inputs(x, where, kernel, groups)
-            yield Batch(rows, t, right, more[0] if more else None)
+            maps = [t, *mine[1:]]
+            if self.behind is not None and self.behind.pool is not None:
+                maps += self.behind.heard(t)
+            goal, *more = (each.outputs(y, where, groups) for y in maps)
+            other = more.pop(0) if job.other is not None else None
+            right = None
+            if self.behind is not None:
+                right = self.behind.interval(*(more or (goal, goal)))
+            yield Batch(each.inputs(x, where, kernel, groups), goal, right, other)

@@ -71,10 +71,10 @@ def test_nothing_is_known_to_be_flat(body: str) -> None:
 
 
 def test_on_a_flat_part_every_value_is_right() -> None:
-    what = Behind(-1, np.float32([0]), np.float32([6]))
-    target = np.float32([-1, -1, 3, 7, 7]).reshape(-1, 1)
-    given = np.float32([-5, 2, 9, 8, 5]).reshape(-1, 1)
-    nearest = np.clip(given, *what.interval(target))
+    what = Behind(np.float32([0]), np.float32([6]))
+    target = np.float32([-1, -1, 3, 7, 7]).reshape(1, -1, 1)
+    given = np.float32([-5, 2, 9, 8, 5]).reshape(1, -1, 1)
+    nearest = np.clip(given, *what.interval(target, target))
     assert nearest.ravel().tolist() == [-5, 0, 3, 8, 6]
 
 
@@ -97,7 +97,11 @@ def test_whatever_is_right_gives_the_same_behind_a_pool(pool: str, first: str) -
     assert what.pool is not None
     random = np.random.default_rng(0)
     target = random.standard_normal((2, CHANNELS, 4, 4)).astype(np.float32)
-    least, most = what.interval(target)
+    shape = (1, -1, CHANNELS)
+    rows = [end.transpose(0, 2, 3, 1).reshape(shape) for end in what.heard(target)]
+    least, most = (
+        end.reshape(2, 4, 4, CHANNELS).transpose(0, 3, 1, 2) for end in what.interval(*rows)
+    )
     assert (least <= target).all()
     assert (target <= most).all()
     assert (least < most).mean() > 0.5
