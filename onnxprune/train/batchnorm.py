@@ -4,7 +4,7 @@ Frozen, a node stays the affine function that inference sees, and its scale and 
 weight. Live, it normalises by the statistics of the batch and carries the running ones along (Ioffe and
 Szegedy 2015, arXiv:1502.03167), which a network that has lost weights needs:
 
-    running = m running + (1 - m) batch          variances biased, as ONNX has it
+    running = m running + (1 - m) batch          variances biased, as ONNX has it; m = 0.9
 
 Re-estimation takes the statistics of the data as they come out of the model as it is now: what pruning
 shifts, and what needs neither labels nor gradients.
@@ -34,7 +34,7 @@ class Live:
 
     Attributes:
         model: The copy.
-        running: Running statistic to the value that holds its next one.
+        running: Running statistic to the value that holds that of the batch.
     """
 
     model: ir.Model
@@ -43,15 +43,15 @@ class Live:
 
 def live(
     model: ir.Model,
-    momentum: float = 0.9,
     feeds: Mapping[str, np.ndarray] | None = None,
 ) -> Live:
     """A copy in training mode, for `training_step(..., running=)`; nothing is running without such nodes.
 
+    Its nodes give the statistics of the batch alone, which the backward pass needs too; the step keeps the average.
+
     Args:
         model: A model without local functions; below opset 14, which brought the training mode, the copy
             is raised to opset 18.
-        momentum: How much of a running statistic a batch leaves, 0 <= m < 1.
         feeds: A batch of the model's inputs, to learn shapes from where the opset is raised.
 
     Raises:
@@ -62,7 +62,7 @@ def live(
     running = {}
     for node in _nodes(copy):
         node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
-        node.attributes["momentum"] = ir.AttrFloat32("momentum", momentum)
+        node.attributes["momentum"] = ir.AttrFloat32("momentum", 0.0)
         node.resize_outputs(3)
         for index, output in zip((3, 4), node.outputs[1:], strict=True):
             value = _as_initializer(copy.graph, node.inputs[index])
@@ -70,10 +70,20 @@ def live(
                 raise ModelError(
                     f"node {node.name}: its running statistics are no constants of its own"
                 )
-            output.name = f"{value.name}/next"
+            node.replace_input_with(index, _emptied(copy.graph, node, value))
+            output.name = f"{value.name}/batch"
             output.type = value.type
             running[value.name or ""] = output.name
     return Live(copy, running)
+
+
+def _emptied(graph: ir.Graph, node: ir.Node, value: ir.Value) -> ir.Value:
+    """Zeros in the shape of a value, for a node to write over: onnxruntime's kernel gives statistics in place."""
+    zeros = ir.node("Sub", [value, value])
+    zeros.outputs[0].name = f"{value.name}/none"
+    zeros.outputs[0].type, zeros.outputs[0].shape = value.type, value.shape
+    graph.insert_before(node, zeros)
+    return zeros.outputs[0]
 
 
 def _as_initializer(graph: ir.Graph, value: ir.Value | None) -> ir.Value | None:
@@ -128,7 +138,7 @@ def reestimate(
         NothingToPruneError: The model has no BatchNormalization (it may have been folded away).
         ModelError: See `live`.
     """
-    found = live(model, 0.0, data.feed(next(data.batch_rows(2))))
+    found = live(model, data.feed(next(data.batch_rows(2))))
     if not found.running:
         raise NothingToPruneError("the model has no BatchNormalization to re-estimate")
     found.model.graph.outputs.clear()

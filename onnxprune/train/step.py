@@ -33,6 +33,9 @@ from onnxprune.train.optimizers import Optimizer, Scalars
 
 __all__ = ["Step", "StepOptions", "training_step"]
 
+LEFT = 0.9
+"""How much of a running statistic a batch leaves."""
+
 
 @dataclass(frozen=True)
 class StepOptions:
@@ -143,8 +146,8 @@ def training_step(
         options: Clipping, penalties, averaging.
         masks: Weight name to boolean array in its shape: False stays what it is.
         decayed: Names of the weights that weight decay and penalties apply to; None: all.
-        running: Values of the model that are carried beside the weights, such as running statistics:
-            name of a constant to the name of the value that holds its next one.
+        running: Statistics that are averaged over the batches, beside the weights: name of a constant to the name
+            of the value that holds the batch's.
         scales: Weight name to what its updates are multiplied by, of a shape that broadcasts.
         groups: Channels that the group lasso of the options shrinks after each update.
 
@@ -201,7 +204,9 @@ def training_step(
             average = carried.add(averages[name], arrays[name])
             carried.close(averages[name], average * options.ema + after * (1.0 - options.ema))
     for name, source in running.items():
-        carried.close(name, Tensor(values[source], op))
+        carried.close(
+            name, Tensor(values[name], op) * LEFT + Tensor(values[source], op) * (1 - LEFT)
+        )
     return Step(
         step_model,
         tuple(names),

@@ -64,12 +64,19 @@ def batch_normalization(call: Call, dy: Tensor, *running: Tensor | None) -> Grad
     epsilon = call.float("epsilon", 1e-5)
     total = op.sum(dy, axes)
     if call.int("training_mode"):
-        normal, inverse = _statistics(op, x, axes, epsilon)
-        dx = _through(op, dy * _column(op, scale, rank), normal, inverse, axes)
+        mean, variance = _of_batch(call, axes)
+        inverse = 1.0 / op.Sqrt(variance + epsilon)
+        centred = x - _column(op, mean, rank)
+        along = op.sum(dy * centred, axes) * inverse  # sum dy x^
+        # dx = s r (dy - sum dy / n - x^ sum dy x^ / n), with few passes over the big tensors
+        factor, count = scale * inverse, op.size(x, axes, x.dtype)
+        dx = dy * _column(op, factor, rank)
+        dx = dx - centred * _column(op, factor * inverse * along / count, rank)
+        dx = dx - _column(op, factor * total / count, rank)
         old = [_training_statistics(call, running, axes, i) for i in (0, 1)]
         for _, through in old:
             dx = dx if through is None else dx + through
-        return dx, op.sum(dy * normal, axes), total, old[0][0], old[1][0]
+        return dx, along, total, old[0][0], old[1][0]
     inverse = 1.0 / op.Sqrt(variance + epsilon)
     factor = scale * inverse
     dx = dy * _column(op, factor, rank)
@@ -78,6 +85,17 @@ def batch_normalization(call: Call, dy: Tensor, *running: Tensor | None) -> Grad
     # sum dy x^ = (sum dy x - mean sum dy) r: one pass over the big tensors
     along = (op.sum(dy * x, axes) - mean * total) * inverse
     return dx, along, total, -(factor * total), -0.5 * along * factor * inverse
+
+
+def _of_batch(call: Call, axes: list[int]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the batch: the node gives them where nothing is left of the old ones."""
+    if len(call.outputs) == 3 and call.float("momentum", 0.9) == 0.0:
+        return call.outputs[1], call.outputs[2]
+    op, x = call.op, call.x
+    mean = op.ReduceMean(x, axes)
+    centred = x - mean
+    flat = [op.reshape(each, [-1]) for each in (mean, op.ReduceMean(centred * centred, axes))]
+    return flat[0], flat[1]
 
 
 def _training_statistics(
