@@ -36,7 +36,9 @@ from onnxprune.steps.channels import Ready, alternatives, ready
 from onnxprune.steps.dead import without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair, repair_zeros
+from onnxprune.steps.training import kept_places
 from onnxprune.steps.zeros import zero_weights
+from onnxprune.train.blocks import Kept
 from onnxprune.validate.proof import prove
 
 __all__ = ["Channels", "Line", "Stage", "Zeros", "line_of"]
@@ -79,6 +81,10 @@ class Line(Protocol[Gone]):
 
     def refit(self, stage: Stage[Gone], data: Dataset, progress: Progress) -> str:
         """Repairs the stage's model in place so that it gives what the original gives; what was done, in words."""
+        ...
+
+    def kept(self, gone: Gone) -> Kept | None:
+        """The places that are left along the axes of the original's values; None where all are."""
         ...
 
     def cost(self, stage: Stage[Gone]) -> Cost:
@@ -215,6 +221,10 @@ class Channels:
         """See `Line`."""
         return repair(self.tracing, stage.gone, stage.model, data, self.options, progress)
 
+    def kept(self, gone: ChannelsKept) -> Kept:
+        """See `Line`."""
+        return kept_places(self.tracing, gone)
+
     def cost(self, stage: Stage[ChannelsKept]) -> Cost:
         """See `Line`."""
         kept = {dim: int(mask.sum()) for dim, mask in stage.gone.items()}
@@ -304,6 +314,9 @@ class Zeros:
         options = replace(self.options, criterion="magnitude")  # what is gone is settled
         repair_zeros(self.model, stage.model, stage.gone, data, options, progress)
         return f"weights were re-fitted on {len(data)} samples"
+
+    def kept(self, gone: WeightPlan | None) -> None:
+        """See `Line`."""
 
     def cost(self, stage: Stage[WeightPlan | None]) -> Cost:
         """See `Line`."""

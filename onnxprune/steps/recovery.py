@@ -106,7 +106,8 @@ class Worker:
         if recover == "finetune" and epochs:
             with self.clock.step("train"):
                 original = self.line.start().model
-                found = retrained(original, stage.model, self.used, train, self.progress)
+                kept = self.line.kept(stage.gone)
+                found = retrained(original, stage.model, self.used, train, self.progress, kept)
             if found.trained.interrupted:
                 raise KeyboardInterrupt
             stage = replace(stage, model=found.model)

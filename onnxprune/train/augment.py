@@ -1,24 +1,33 @@
-"""Images moved about, so that few of them go further: what a class is does not change, nor what a teacher should say.
+"""Images moved about and mixed, so that few of them go further.
 
     flip    half of the images mirrored from left to right
     crop    each shifted by up to an eighth of its size, its own mirror image beyond the edge
+    mix     half of the images mixed with another of the batch: blended, u a + (1 - u) b with u uniform, or a
+            rectangle of b, of the share 1 - u of the area, pasted into a
 
-Source: He et al. 2016, arXiv:1512.03385, section 4.2 (which pads with zeros).
+Labels do not follow a mixture here: only a teacher, who says something about every input, goes with `mix`. Whether
+labels survive being flipped and shifted depends on what is in the images: `unminded` asks a model that knows them.
+
+Sources: He et al. 2016, arXiv:1512.03385, section 4.2 (flips, crops; padded with zeros there); Zhang et al. 2018,
+arXiv:1710.09412 (mixup); Yun et al. 2019, arXiv:1905.04899 (CutMix); Beyer et al. 2022, arXiv:2106.05237 (that a
+teacher who sees the same mixture makes distillation from it consistent).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
 from onnxprune.errors import OptionError
 
-__all__ = ["WAYS", "augment", "check_ways", "is_images"]
+__all__ = ["WAYS", "augment", "check_ways", "is_images", "unminded"]
 
-WAYS = ("flip", "crop")
+WAYS = ("flip", "crop", "mix")
 SHIFT = 1 / 8
 """Largest shift, as a share of height and width."""
+LOST = 0.01
+"""Share of its right answers that a model may lose on images moved in a way that it does not mind."""
 _CHANNELS = (1, 3, 4)
 
 
@@ -48,10 +57,29 @@ def augment(
         ways: Names of `WAYS`.
         random: Where chance comes from.
     """
-    return {
-        name: _moved(array, ways, random) if is_images(array) else array
-        for name, array in feed.items()
-    }
+    found = dict(feed)
+    for name, array in feed.items():
+        if is_images(array):
+            moved = _moved(array, ways, random)
+            found[name] = _mixed(moved, random) if "mix" in ways else moved
+    return found
+
+
+def unminded(
+    right: Callable[[Mapping[str, np.ndarray]], float],
+    feed: Mapping[str, np.ndarray],
+    random: np.random.Generator,
+) -> tuple[str, ...]:
+    """The ways of moving images about, mixing left out, that a model does not mind.
+
+    Args:
+        right: The share of a feed's samples that the model gets right, 0 to 1.
+        feed: Samples.
+        random: Where chance comes from.
+    """
+    least = right(feed) * (1.0 - LOST)
+    ways = [way for way in WAYS if way != "mix"]
+    return tuple(way for way in ways if right(augment(feed, [way], random)) >= least)
 
 
 def _height(array: np.ndarray) -> int | None:
@@ -74,6 +102,27 @@ def _moved(images: np.ndarray, ways: Collection[str], random: np.random.Generato
         columns = columns[::-1] if flips[k] else columns
         moved = np.take(np.take(images[k], rows, axis=height - 1), columns, axis=height)
         found[k] = moved
+    return found
+
+
+def _mixed(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    height = _height(images)
+    assert height is not None
+    found = images.copy()
+    others = random.permutation(len(images))
+    sizes = np.array(images.shape[height : height + 2])
+    for k, other in enumerate(others):
+        kind, u = random.integers(4), random.random()
+        corner = random.random(2)
+        if kind == 0:
+            found[k] = u * images[k] + (1.0 - u) * images[other]
+        elif kind == 1:
+            box = np.rint(sizes * np.sqrt(1.0 - u)).astype(int)
+            top, left = ((sizes - box + 1) * corner).astype(int)
+            area = [slice(None)] * (images.ndim - 1)
+            area[height - 1] = slice(top, top + box[0])
+            area[height] = slice(left, left + box[1])
+            found[k][tuple(area)] = images[other][tuple(area)]
     return found
 
 

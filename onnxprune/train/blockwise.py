@@ -26,6 +26,7 @@ from onnxprune.graph import clone, inline, weights
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
+from onnxprune.train.augment import augment
 from onnxprune.train.blocks import Block, Kept, blocks_of, comparable, extract, own_inputs
 from onnxprune.train.fit import BlockFit, Finetuned, fit_to, take_over
 from onnxprune.train.objective import TEACHER, Objective, Source, objective
@@ -38,6 +39,8 @@ MEMORY = 1 << 30
 """Bytes that the samples' values at one cut point may take; of more samples only as many are used as fit."""
 EPOCHS, SIZE, RATE = 20, 8, 1e-2
 """How often each block sees the samples where nobody says, samples a step, learning rate relative to the weights."""
+COPIES = 5
+"""How many times over a block sees each image, moved about in different ways, in as many fewer epochs."""
 EQUAL = 1e-7
 """A relative error that rounding leaves: such a block needs no training."""
 BATCH = 16
@@ -81,10 +84,15 @@ def distil_blocks(
     if len(blocks) < 2:
         return model, []
     largest = max(known[name] for block in blocks[:-1] for name in block.gives)
-    seen = seen.take(max(2, MEMORY // largest - len(aside)))
-    inputs = {name: np.concatenate([seen.inputs[name], aside.inputs[name]]) for name in seen.inputs}
-    ours = theirs = inputs
+    most = max(2, MEMORY // largest - len(aside))
     options = _of_blocks(options)
+    times = min(COPIES, most // len(seen), options.epochs) if options.augment else 1
+    shown = [seen.take(most).inputs, *_moved(seen, max(times, 1) - 1, options)]
+    options = replace(options, epochs=-(-options.epochs // len(shown)))
+    count = sum(len(next(iter(each.values()))) for each in shown)
+    parts = [*shown, aside.inputs]
+    inputs = {name: np.concatenate([each[name] for each in parts]) for name in seen.inputs}
+    ours = theirs = inputs
     done = []
     for place, block in enumerate(blocks, 1):
         own = extract(student, block.takes, block.gives, ours)
@@ -95,7 +103,7 @@ def distil_blocks(
             taken = {value.name or "": ours[value.name or ""] for value in own.graph.inputs}
             goal = _last(own, taken, original, options) if place == len(blocks) else _inner(targets)
             label = f"block {place} of {len(blocks)}, "
-            found = _fit(own, block, taken, targets, goal, len(seen), options, label, progress)
+            found = _fit(own, block, taken, targets, goal, count, options, label, progress)
             done.append(BlockFit(block.gives[0], found.trained.start.loss, found.trained.best.loss))
             own = found.model
             take_over(student, own)
@@ -103,6 +111,12 @@ def distil_blocks(
         theirs = {**inputs, **said}
     take_over(model, student)
     return model, done
+
+
+def _moved(seen: Dataset, times: int, options: TrainOptions) -> list[Arrays]:
+    """The samples moved about, as often as that."""
+    random = np.random.default_rng([options.seed, 4])
+    return [augment(seen.inputs, options.augment or (), random) for _ in range(times)]
 
 
 def _of_blocks(options: TrainOptions) -> TrainOptions:

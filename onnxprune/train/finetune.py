@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import DataError, ValidationError
@@ -13,6 +14,7 @@ from onnxprune.graph import clone, inline
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import session
+from onnxprune.train.augment import WAYS, is_images, unminded
 from onnxprune.train.batch import opened
 from onnxprune.train.blocks import Kept
 from onnxprune.train.blockwise import distil_blocks
@@ -22,8 +24,12 @@ from onnxprune.train.loop import Epoch
 from onnxprune.train.objective import Source, objective
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.trainable import trainable, untie
+from onnxprune.validate.accuracy import accuracy
 
 __all__ = ["accepted", "finetune", "fit"]
+
+ASKED = 1000
+"""Samples on which the teacher is asked whether it minds images moved about."""
 
 
 def finetune(
@@ -91,6 +97,7 @@ def fit(
         alpha=options.alpha,
     )
     seen, aside = hold_aside(data, options.held_aside, options.seed)
+    options = replace(options, augment=_ways(seen, teacher, options))
     told = teacher
     if options.features and teacher is not None:
         goal, told = with_features(goal, model, teacher, seen, options.features, kept)
@@ -109,13 +116,19 @@ def fit(
         model,
         trainable(model, options.include, options.exclude),
         goal,
-        Source(seen, goal, said, batch, ways=options.augment, seed=options.seed),
+        Source(seen, goal, said, batch, ways=options.augment or (), seed=options.seed),
         Source(aside, goal, said, batch),
         options,
         progress=progress,
         on_epoch=on_epoch,
     )
-    return replace(found, model=with_weights(given, found.trained), blocks=tuple(blocks))
+    moved = f" on images augmented by {', '.join(options.augment)}" if options.augment else ""
+    return replace(
+        found,
+        model=with_weights(given, found.trained),
+        objective=f"{found.objective}{moved}",
+        blocks=tuple(blocks),
+    )
 
 
 def accepted(done: Finetuned) -> Finetuned:
@@ -130,6 +143,22 @@ def accepted(done: Finetuned) -> Finetuned:
     if done.trained.best_epoch == 0 and done.trained.diverged:
         raise ValidationError(f"{done.trained.stopped}; nothing is written")
     return done
+
+
+def _ways(data: Dataset, teacher: ir.Model | None, options: TrainOptions) -> tuple[str, ...]:
+    """How images are moved about: as the options say, else as they do no harm."""
+    images = not data.stacked and all(map(is_images, data.inputs.values()))
+    if options.augment is not None or teacher is None or not images:
+        return options.augment or ()
+    if data.labels is None:
+        return WAYS
+    some = data.take(ASKED)
+    said = session(teacher, options.providers, threads=options.threads)
+
+    def right(feed: Mapping[str, np.ndarray]) -> float:
+        return accuracy(said, replace(some, inputs=dict(feed))).value
+
+    return unminded(right, some.inputs, np.random.default_rng([options.seed, 3]))
 
 
 def _check_teacher(model: ir.Model, teacher: ir.Model | None) -> None:

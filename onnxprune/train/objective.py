@@ -141,6 +141,10 @@ class Source:
         self._random = np.random.default_rng([seed, 2])
         if ways and (data.stacked or not any(map(is_images, data.inputs.values()))):
             raise OptionError("only images can be augmented, and the model takes none")
+        if "mix" in ways and goal.labels is not None:
+            raise OptionError(
+                "mixed images have no label: only a teacher goes with them (--alpha 1)"
+            )
         if known is None and not ways and goal.teacher and teacher is not None and not data.stacked:
             self._known = self._all_outputs(batch)
 

@@ -50,7 +50,9 @@ class TrainOptions:
         alpha: Share of the teacher where there are labels too.
         features: Weight of following the original's values between blocks too, where there is one.
         held_aside: Share of the samples that training never sees, and states are compared on.
-        augment: How the images of a batch are moved about: `flip`, `crop`; the teacher sees the same ones.
+        augment: How the images of a batch are moved about: `flip`, `crop`, `mix` (see `augment`); the teacher sees
+            the same ones. None: in every way where only a teacher says what is right; with labels too, in those ways
+            of moving them that the teacher does not mind; without a teacher in none.
         keep_zeros: Zeros in weights of two and more axes stay zero.
         include: Patterns of names: train these constants only.
         exclude: Patterns of names that are not trained.
@@ -82,7 +84,7 @@ class TrainOptions:
     alpha: float = 0.5
     features: float = 0.0
     held_aside: float = 0.1
-    augment: tuple[str, ...] = ()
+    augment: tuple[str, ...] | None = None
     keep_zeros: bool = True
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -110,7 +112,7 @@ class TrainOptions:
         for name, share in (("warmup", self.warmup), ("held-aside", self.held_aside)):
             if not 0 <= share < 1:
                 raise OptionError(f"{name} must be at least 0 and below 1, not {share}")
-        check_ways(self.augment)
+        check_ways(self.augment or ())
         schedule(self.schedule)
         _ = self.method, self.step
 
@@ -164,9 +166,10 @@ def make_options(**values: Any) -> TrainOptions:
             f"unknown option {unknown[0]!r}: the options are {', '.join(sorted(names))}"
         )
     if isinstance(values.get("augment"), str):
-        values["augment"] = [way.strip() for way in values["augment"].split(",") if way.strip()]
+        ways = [way.strip() for way in values["augment"].split(",") if way.strip()]
+        values["augment"] = [] if ways == ["none"] else ways
     for name in ("include", "exclude", "providers", "augment"):
-        if name in values:
+        if values.get(name) is not None:
             value = values[name]
             values[name] = (value,) if isinstance(value, str) else tuple(value)
     for name in ("clip_norm", "clip_value"):

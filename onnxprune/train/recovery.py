@@ -10,7 +10,7 @@ from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.train.batchnorm import reestimate
 from onnxprune.train.blocks import Kept
-from onnxprune.train.finetune import accepted, fit
+from onnxprune.train.finetune import fit
 from onnxprune.train.fit import Finetuned
 from onnxprune.train.options import TrainOptions
 
@@ -47,8 +47,12 @@ def retrained(
 ) -> Finetuned:
     """The pruned model, trained to follow the original, and the labels where there are any.
 
+    Where training diverges before it has improved the model it is the model as it was, and says so.
+
     Raises:
-        ValidationError: Training diverged before it had improved the model.
-        KeyboardInterrupt: The user ended it before that.
+        KeyboardInterrupt: The user ended it before it had improved the model.
     """
-    return accepted(fit(pruned, data, original, options, kept=kept, progress=progress))
+    done = fit(pruned, data, original, options, kept=kept, progress=progress)
+    if done.trained.best_epoch == 0 and done.trained.interrupted:
+        raise KeyboardInterrupt
+    return done

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
 from onnxprune.errors import OptionError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.train import Source, TrainOptions, objective
-from onnxprune.train.augment import augment
+from onnxprune.train.augment import augment, unminded
 from onnxprune.train.options import make_options
 from tests.train.steps import digits
 
@@ -33,6 +35,36 @@ def test_crops_shift_by_an_eighth_at_most() -> None:
         np.testing.assert_array_equal(after[:, 8, 6:10], expected)
     assert len(shifts) > 12
     assert max(abs(n) for shift in shifts for n in shift) == 2
+
+
+def test_half_of_the_images_are_mixed_with_another() -> None:
+    flat = np.broadcast_to(np.arange(40, dtype=np.float32)[:, None, None, None], IMAGES.shape)
+    (mixed,) = augment({"x": flat}, ["mix"], np.random.default_rng(0)).values()
+    kinds = [len(np.unique(image)) for image in mixed]
+    same = [k for k in range(40) if (mixed[k] == k).all()]
+    assert 10 < len(same) < 30
+    blended = [k for k in range(40) if kinds[k] == 1 and k not in same]
+    pasted = [k for k in range(40) if kinds[k] == 2]
+    assert len(blended) > 4
+    assert len(pasted) > 4
+    assert len(same) + len(blended) + len(pasted) == 40
+    for k in pasted:  # a rectangle of one other image in the image itself
+        other = next(v for v in np.unique(mixed[k]) if v != k)
+        rows, columns = np.nonzero(mixed[k][0] == other)
+        assert (
+            mixed[k][:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == other
+        ).all()
+
+
+def test_a_model_is_asked_which_ways_it_does_not_mind() -> None:
+    images = np.zeros((64, 1, 16, 16), np.float32)
+    images[:, :, 4:12, 2] = 1.0  # a stroke on the left, wherever it is a little
+
+    def on_the_left(feed: Mapping[str, np.ndarray]) -> float:
+        halves = feed["x"][..., :8].sum((1, 2, 3)), feed["x"][..., 8:].sum((1, 2, 3))
+        return float((halves[0] > halves[1]).mean())
+
+    assert unminded(on_the_left, {"x": images}, np.random.default_rng(0)) == ("crop",)
 
 
 def test_channels_may_come_last_and_other_inputs_stay() -> None:
@@ -62,7 +94,11 @@ def test_only_images_can_be_moved_about() -> None:
     with pytest.raises(OptionError, match="unknown augmentation 'spin'"):
         TrainOptions(augment=("spin",))
     assert make_options(augment="flip, crop").augment == ("flip", "crop")
+    assert make_options(augment="none").augment == ()
+    assert make_options(augment=None).augment is None
     model, data = digits("resnet")
     goal = objective(model, data)
     with pytest.raises(OptionError, match="only images"):
         Source(Dataset({"x": np.zeros((4, 2), np.float32)}), goal, ways=["flip"])
+    with pytest.raises(OptionError, match="mixed images have no label"):
+        Source(data, goal, ways=["mix"])

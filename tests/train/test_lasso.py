@@ -102,6 +102,24 @@ def test_channels_that_end_at_zero_cut_away_with_no_loss() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_channels_before_live_statistics_go_too() -> None:
+    model, data = digits("resnet")
+    options = TrainOptions(
+        epochs=120, lr=0.05, optimizer="sgd", group_lasso=0.005, threads=1, augment=()
+    )
+    done = fit(model, data, None, options)
+    assert done.trained.best.accuracy is not None
+    assert done.trained.best.accuracy >= 0.9
+    dead = without_dead(
+        trace(done.model, measure(done.model, data.shapes_of_one)), PruneOptions(fold=True)
+    )
+    assert sum(int((~mask).sum()) for mask in dead.keep.values()) > 64
+    small, feed = cut(dead.tracing, dead.keep), data.feed(slice(0, 64))
+    for mine, theirs in zip(run(session(small), feed), run(session(done.model), feed), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_an_average_has_no_zeros_and_nothing_to_cut_no_groups() -> None:
     with pytest.raises(OptionError, match="goes without ema"):
         TrainOptions(ema=0.9, group_lasso=0.1)

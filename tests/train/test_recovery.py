@@ -92,6 +92,14 @@ def test_what_diverges_at_once_is_not_written(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_pruning_keeps_what_it_had_where_training_diverges(tmp_path: Path) -> None:
+    options = {"sparsity": 0.3, "recover": "finetune", "train": {"lr": 1e6, "optimizer": "sgd"}}
+    report = prune(tmp_path / "out.onnx", LSTM, **options)
+    assert any("diverged in epoch 1" in note for note in report.notes)
+    assert all(np.isfinite(w.array()).all() for w in weights(load(tmp_path / "out.onnx")))
+    assert top1(tmp_path / "out.onnx") > 0.5
+
+
 def test_wrong_usage_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.onnx"
     images = np.load(CALIBRATION)["image"]
