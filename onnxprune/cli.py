@@ -49,8 +49,8 @@ class _DefaultVerb(click.Group):
         """Keeps an interrupt and a closed pipe from click, which would add an empty line or exit with 1."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _Interrupted from None
+        except KeyboardInterrupt as error:
+            raise _Interrupted(str(error)) from None
         except BrokenPipeError:  # the reader of the report has left, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
@@ -335,8 +335,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_message(error), 2)
     except (click.ClickException, OnnxPruneError) as error:
         return _fail(_message(error), 1)
-    except (_Interrupted, click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
+    except (_Interrupted, click.Abort, KeyboardInterrupt) as error:
+        return _fail(": ".join(["interrupted", *filter(None, [str(error)])]), 130)
     except MemoryError:
         return _fail("out of memory: close other programs or use a machine with more", 1)
     except OSError as error:

@@ -16,9 +16,11 @@ import os
 import secrets
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
@@ -28,6 +30,9 @@ import onnx_ir as ir
 from onnxprune.errors import OnnxPruneError
 from onnxprune.graph.load import DATA_FILES, SOURCE
 from onnxprune.graph.serialize import LARGEST_PROTO, in_memory, initializers, serialize
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["check_target", "data_file", "same_file", "save"]
 
@@ -125,16 +130,40 @@ def _check_apart(targets: list[Path], sources: list[Path]) -> None:
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """A new file beside the target, with its permissions; gone at the end unless renamed."""
-    path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    """A new file beside the target, with its permissions; gone at the end unless renamed.
+
+    It is locked as long as it is used: one that nobody holds was left by a process that was killed, and goes.
+    """
+    stem = f".{target.name[:100]}."
+    for old in target.parent.glob(f"{escape(stem)}{'[0-9a-f]' * 8}.tmp"):
+        _remove_if_left(old)
+    path = target.with_name(f"{stem}{secrets.token_hex(4)}.tmp")
     try:
-        with open(path, "xb"):
-            pass
-        if target.exists():
-            path.chmod(stat.S_IMODE(target.stat().st_mode))
-        yield path
+        with open(path, "xb") as holder:
+            if not _locked(holder):
+                holder.close()  # Windows renames no file that is open
+            if target.exists():
+                path.chmod(stat.S_IMODE(target.stat().st_mode))
+            yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Whether nobody else holds the file, which is then ours until it is closed; never where there are no locks."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_if_left(path: Path) -> None:
+    with suppress(OSError), open(path, "rb") as file:
+        if _locked(file):
+            path.unlink()
 
 
 @contextmanager

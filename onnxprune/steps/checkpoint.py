@@ -164,6 +164,13 @@ def opened(folder: Path | None, key: str) -> Iterator[Checkpoint]:
     checkpoint = Checkpoint(folder, key)
     try:
         yield checkpoint
+    except KeyboardInterrupt:
+        if not checkpoint.begun:
+            checkpoint.remove()
+            raise
+        raise KeyboardInterrupt(
+            f"the same command goes on from the last step, in {folder}"
+        ) from None
     except BaseException as error:
         if not checkpoint.begun or isinstance(error, FINAL):
             checkpoint.remove()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -197,6 +198,20 @@ def test_disk_full_in_another_process(tmp_path: Path, external: bool) -> None:
     assert done.returncode == 1
     assert done.stderr == f"error: cannot write {target}: File too large; nothing was written\n"
     assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "out.onnx"
+    left, used = (tmp_path / f".out.onnx.{name}.tmp" for name in ("0123abcd", "4567abcd"))
+    other = tmp_path / ".out.onnx.notes.tmp"
+    for file in (left, used, other):
+        file.write_bytes(b"part of a model")
+    with open(used, "rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        save(load(saved(two_layers(), tmp_path)), path)
+    assert not left.exists()
+    assert used.exists()
+    assert other.exists()
 
 
 def test_a_target_that_is_a_folder(tmp_path: Path) -> None:
