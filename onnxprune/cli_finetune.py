@@ -35,8 +35,7 @@ _TRAINING = (
     click.option(
         "--augment",
         metavar="WAYS",
-        help="Move images about: none, or some of flip,crop,mix (default: all without labels; with labels flip and "
-        "crop, where the original does not mind).",
+        help="Move images about: none, or some of flip,crop,mix (default: all without labels, none with them).",
     ),
     click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0)."),
     click.option("--l2", type=float, help="Weight of sum w^2 / 2 in the loss (default 0)."),

@@ -6,7 +6,7 @@
             rectangle of b, of the share 1 - u of the area, pasted into a
 
 Labels do not follow a mixture here: only a teacher, who says something about every input, goes with `mix`. Whether
-labels survive being flipped and shifted depends on what is in the images: `unminded` asks a model that knows them.
+labels survive being flipped and shifted depends on what is in the images.
 
 Sources: He et al. 2016, arXiv:1512.03385, section 4.2 (flips, crops; padded with zeros there); Zhang et al. 2018,
 arXiv:1710.09412 (mixup); Yun et al. 2019, arXiv:1905.04899 (CutMix); Beyer et al. 2022, arXiv:2106.05237 (that a
@@ -15,19 +15,17 @@ teacher who sees the same mixture makes distillation from it consistent).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from onnxprune.errors import OptionError
 
-__all__ = ["WAYS", "augment", "check_ways", "is_images", "unminded"]
+__all__ = ["WAYS", "augment", "check_ways", "is_images"]
 
 WAYS = ("flip", "crop", "mix")
 SHIFT = 1 / 8
 """Largest shift, as a share of height and width."""
-LOST = 0.01
-"""Share of its right answers that a model may lose on images moved in a way that it does not mind."""
 _CHANNELS = (1, 3, 4)
 
 
@@ -63,23 +61,6 @@ def augment(
             moved = _moved(array, ways, random)
             found[name] = _mixed(moved, random) if "mix" in ways else moved
     return found
-
-
-def unminded(
-    right: Callable[[Mapping[str, np.ndarray]], float],
-    feed: Mapping[str, np.ndarray],
-    random: np.random.Generator,
-) -> tuple[str, ...]:
-    """The ways of moving images about, mixing left out, that a model does not mind.
-
-    Args:
-        right: The share of a feed's samples that the model gets right, 0 to 1.
-        feed: Samples.
-        random: Where chance comes from.
-    """
-    least = right(feed) * (1.0 - LOST)
-    ways = [way for way in WAYS if way != "mix"]
-    return tuple(way for way in ways if right(augment(feed, [way], random)) >= least)
 
 
 def _height(array: np.ndarray) -> int | None:

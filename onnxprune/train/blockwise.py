@@ -73,6 +73,9 @@ def distil_blocks(
     Returns:
         The trained copy, and what became of each block; none where the model has no cut points, or does not take
         any number of samples.
+
+    Raises:
+        KeyboardInterrupt: The user ended the training of a block.
     """
     model, teacher = clone(untie(inline(model))), own_inputs(inline(teacher))
     student = own_inputs(model)
@@ -104,6 +107,8 @@ def distil_blocks(
             goal = _last(own, taken, original, options) if place == len(blocks) else _inner(targets)
             label = f"block {place} of {len(blocks)}, "
             found = _fit(own, block, taken, targets, goal, count, options, label, progress)
+            if found.trained.interrupted:
+                raise KeyboardInterrupt
             done.append(BlockFit(block.gives[0], found.trained.start.loss, found.trained.best.loss))
             own = found.model
             take_over(student, own)

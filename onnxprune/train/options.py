@@ -51,8 +51,7 @@ class TrainOptions:
         features: Weight of following the original's values between blocks too, where there is one.
         held_aside: Share of the samples that training never sees, and states are compared on.
         augment: How the images of a batch are moved about: `flip`, `crop`, `mix` (see `augment`); the teacher sees
-            the same ones. None: in every way where only a teacher says what is right; with labels too, in those ways
-            of moving them that the teacher does not mind; without a teacher in none.
+            the same ones. None: in every way where a teacher alone says what is right, else in none.
         keep_zeros: Zeros in weights of two and more axes stay zero.
         include: Patterns of names: train these constants only.
         exclude: Patterns of names that are not trained.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ import pytest
 from onnxprune.errors import OptionError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.train import Source, TrainOptions, objective
-from onnxprune.train.augment import augment, unminded
+from onnxprune.train.augment import augment
+from onnxprune.train.finetune import fit
 from onnxprune.train.options import make_options
 from tests.train.steps import digits
 
@@ -56,17 +57,6 @@ def test_half_of_the_images_are_mixed_with_another() -> None:
         ).all()
 
 
-def test_a_model_is_asked_which_ways_it_does_not_mind() -> None:
-    images = np.zeros((64, 1, 16, 16), np.float32)
-    images[:, :, 4:12, 2] = 1.0  # a stroke on the left, wherever it is a little
-
-    def on_the_left(feed: Mapping[str, np.ndarray]) -> float:
-        halves = feed["x"][..., :8].sum((1, 2, 3)), feed["x"][..., 8:].sum((1, 2, 3))
-        return float((halves[0] > halves[1]).mean())
-
-    assert unminded(on_the_left, {"x": images}, np.random.default_rng(0)) == ("crop",)
-
-
 def test_channels_may_come_last_and_other_inputs_stay() -> None:
     last = IMAGES.transpose(0, 2, 3, 1)
     feed = {"first": IMAGES, "last": last, "tokens": np.arange(40)}
@@ -102,3 +92,14 @@ def test_only_images_can_be_moved_about() -> None:
         Source(Dataset({"x": np.zeros((4, 2), np.float32)}), goal, ways=["flip"])
     with pytest.raises(OptionError, match="mixed images have no label"):
         Source(data, goal, ways=["mix"])
+
+
+def test_images_without_labels_are_moved_about_unless_told_otherwise() -> None:
+    model, data = digits("resnet")
+    unlabelled = replace(data.take(16), labels=None)
+    for given, words in ((None, "flip, crop, mix"), ((), ""), (("flip",), "flip")):
+        options = TrainOptions(epochs=1, block_epochs=0, augment=given, threads=1)
+        told = fit(model, unlabelled, model, options).objective
+        assert told.partition(" on images augmented by ")[2] == words
+    options = TrainOptions(epochs=1, threads=1)
+    assert "augmented" not in fit(model, data.take(16), model, options).objective
