@@ -34,7 +34,7 @@ from onnxprune.train.recovery import seen
 
 __all__ = ["is_staged", "pricings", "shares", "staged"]
 
-TRUSTS = (0.0, 0.5, 1.0)
+TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STAGE = 0.82
 """What a stage leaves of a model, about."""
 MOST_STAGES = 3
