@@ -22,6 +22,7 @@ import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
 from onnxprune.autodiff.registry import Call, NoGradientError
+from onnxprune.autodiff.rewrite import rewrite
 
 __all__ = ["write_out"]
 
@@ -41,29 +42,14 @@ def write_out(model: ir.Model, prefix: str) -> bool:
     Returns:
         Whether there was any.
     """
-    graph = model.graph
-    if not any(_applies(node) for node in graph):
-        return False
-    op = Ops(graph, prefix)
-    nodes = list(graph)
-    for node in nodes:
-        graph.remove(node)
-    for node in nodes:
-        if not _applies(node):
-            graph.append(node)
-            continue
+
+    def written(op: Ops, node: ir.Node) -> Sequence[Tensor]:
         inputs = tuple(None if v is None else Tensor(v, op) for v in node.inputs)
         outputs = tuple(Tensor(v, op) for v in node.outputs)
         call = Call(node, op, inputs, outputs, (False,) * len(inputs))
-        for old, new in zip(node.outputs, _DEFINITIONS[node.op_type][1](call), strict=False):
-            if not old.name:
-                continue
-            passed = op.Identity(new).value
-            passed.name, old.name = old.name, None
-            ir.convenience.replace_all_uses_with(old, passed, replace_graph_outputs=True)
-        for index in range(len(node.inputs)):
-            node.replace_input_with(index, None)
-    return True
+        return _DEFINITIONS[node.op_type][1](call)
+
+    return rewrite(model, prefix, _applies, written)
 
 
 def _applies(node: ir.Node) -> bool:

@@ -1,11 +1,10 @@
 """Control flow whose course is known, written out.
 
 1. An If whose condition is the same whatever the inputs becomes the branch that is taken.
-2. A Scan over sequences of known length, and a Loop of a known number of trips that no condition
-    ends
-   early, become as many copies of their body.
+2. A Scan over sequences of known length, and a Loop of a known number of trips that no condition ends early, become as
+   many copies of their body.
 
-What remains (conditions and lengths that only the data decides) has no gradient rule.
+An If whose condition only the data decides stays one; of lengths that only the data decides there is no gradient.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
 from onnxprune.autodiff.control import captured_values, subgraphs
+from onnxprune.autodiff.rewrite import rewrite
 
 __all__ = ["unroll"]
 
@@ -33,29 +33,7 @@ def unroll(model: ir.Model, prefix: str) -> bool:
     Returns:
         Whether there was any.
     """
-    graph = model.graph
-    if not any(_known(node) for node in graph):
-        return False
-    op = Ops(graph, prefix)
-    nodes = list(graph)
-    for node in nodes:
-        graph.remove(node)
-    for node in nodes:
-        if not _known(node):
-            graph.append(node)
-            continue
-        results = {"If": _if, "Scan": _scan, "Loop": _loop}[node.op_type](op, node)
-        for old, new in zip(node.outputs, results, strict=True):
-            passed = op.Identity(new).value  # the result may be a name from outside
-            passed.name, old.name = old.name, None
-            ir.convenience.replace_all_uses_with(old, passed, replace_graph_outputs=True)
-        for index in range(len(node.inputs)):
-            node.replace_input_with(index, None)
-        for body in subgraphs(node):
-            for inner in body:
-                for index in range(len(inner.inputs)):
-                    inner.replace_input_with(index, None)
-    return True
+    return rewrite(model, prefix, _known, lambda op, node: _WAYS[node.op_type](op, node))
 
 
 def _known(node: ir.Node) -> bool:
@@ -194,3 +172,6 @@ def _loop(op: Ops, node: ir.Node) -> list[Tensor]:
         for stack, result in zip(stacks, made[1 + len(states) :], strict=True):
             stack.append(result)
     return states + [op.Concat(*(op.Unsqueeze(x, [0]) for x in s), axis=0) for s in stacks]
+
+
+_WAYS = {"If": _if, "Scan": _scan, "Loop": _loop}
