@@ -47,7 +47,11 @@ class Bias:
 
     def write(self, values: Array, ir_version: int) -> None:
         """Adds these from now on, (width,); `ir_version` is the model's."""
-        if self.view is not None and not self.view.shared and math.prod(self.view.shape) != 1:
+        if (
+            self.view is not None
+            and not self.view.shared
+            and math.prod(self.view.shape) == self.width
+        ):
             store(self.view, np.reshape(values, self.view.shape))
             return
         name = self.node.outputs[0].name
@@ -112,6 +116,8 @@ def _new_constant(
     """An initializer; before IR version 4, where those are inputs of the model, a Constant node."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
+    while name in graph.initializers:
+        name += "_"
     tensor = ir.Tensor(np.asarray(values, dtype.numpy()), dtype=dtype, name=name)
     value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(np.shape(values)))
     if ir_version < 4:

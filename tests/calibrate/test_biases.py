@@ -1,0 +1,42 @@
+"""A bias is written where it is, and made where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxprune.calibrate import contractions
+from onnxprune.calibrate.biases import bias_of
+from onnxprune.dims import trace
+from onnxprune.runtime.measure import measure
+from onnxprune.runtime.sessions import run, session
+
+
+def model_of(body: str, **weights: np.ndarray) -> ir.Model:
+    """x of 2 features, z of any."""
+    text = f'<ir_version: 9, opset_import: ["" : 17]> g (float[N, 2] x) => (float[N, m] z) {{ {body} }}'
+    model = ir.from_onnx_text(text)
+    values = {v.name: v for node in model.graph for v in node.inputs if v is not None}
+    for name, array in weights.items():
+        values[name].const_value = ir.tensor(array.astype(np.float32), name=name)
+        model.graph.register_initializer(values[name])
+    return model
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize(
+    "body", ["z = Gemm(x, w)", "z = Gemm(x, w, b)", "y = MatMul(x, w) z = Add(y, b)"]
+)
+def test_what_is_written_is_added_however_often(body: str, width: int) -> None:
+    w = np.ones((2, width))
+    weights = {"w": w, "b": np.ones(width)} if "b)" in body else {"w": w}
+    model = model_of(body, **weights)
+    (each,) = contractions(trace(model, measure(model, {"x": (1, 2)})))
+    x = np.ones((1, 2), np.float32)
+    for values in (np.full(width, 4.0), np.arange(width) - 7.0):
+        place = bias_of(each, each.node, width)
+        assert place is not None
+        place.write(values, model.ir_version)
+        (z,) = run(session(model), {"x": x})
+        np.testing.assert_allclose(z, (2 + values)[None])
