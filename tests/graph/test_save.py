@@ -167,7 +167,10 @@ def test_a_stop_in_the_middle_leaves_everything_as_it_was(
 def test_ctrl_c_in_another_process(tmp_path: Path) -> None:
     source = with_external_data(tmp_path)
     target = tmp_path / "out.onnx"
-    script = FAILING.format(failure="print('now', flush=True); import time; time.sleep(30)")
+    script = (  # what runs in the background is born deaf to it
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        + FAILING.format(failure="print('now', flush=True); import time; time.sleep(30)")
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(source), str(target)],
         stdout=subprocess.PIPE,
