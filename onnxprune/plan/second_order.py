@@ -7,7 +7,7 @@ A sensitivity tells what an error is worth while all else is whole. Where much g
 re-fitted around those before them, and the bare relative error says more. `trust` is how far the measurement counts:
 1 is the loss as measured, 0 the relative error, between them their geometric mean. `tilt` is chance on top: each
 consumer's price times a random factor. Which does best depends on the model and the target, so it is best found by
-trying (`onnxprune.steps.staged`).
+trying (`onnxprune.steps.trials`).
 """
 
 from __future__ import annotations

@@ -191,21 +191,28 @@ class Channels:
     def _remaining(self, stage: Stage[ChannelsKept], amount: float) -> PruneOptions | None:
         """What is still to be removed of a model, so that in all a fraction of the original is; None for nothing."""
         options = _cut_only(self.options)
-        kept = {dim: int(mask.sum()) for dim, mask in stage.gone.items()}
         target = self.options.target
         if target is None:
+            kept = {dim: int(mask.sum()) for dim, mask in stage.gone.items()}
             dims = [info.dim for info in candidates(self.tracing, options)]
             left = sum(kept.get(dim, dim.size) for dim in dims) / max(sum(d.size for d in dims), 1)
             share = (1.0 - amount) / left if left else 1.0
             return replace(options, sparsity=1.0 - share) if share < 1 else None
-        kind = "macs" if target.kind == "drop" else target.kind
-        if kind == "latency":
-            left = self.latency(stage.model) if kept else 1.0
-        else:
-            cost = COSTS[kind](self.tracing)
-            left = cost.total(kept) / cost.total({})
+        left = self.left(stage)
         share = (1.0 - amount) / left
+        kind = "macs" if target.kind == "drop" else target.kind
         return replace(options, target=Target(kind, share)) if share < 1 else None
+
+    def left(self, stage: Stage[ChannelsKept]) -> float:
+        """The share of the original that a stage has left, in the currency of the target; MACs where that has none."""
+        kept = {dim: int(mask.sum()) for dim, mask in stage.gone.items()}
+        target = self.options.target
+        if target is not None and target.kind == "latency":
+            return self.latency(stage.model) if kept else 1.0
+        cost = COSTS["macs" if target is None or target.kind == "drop" else target.kind](
+            self.tracing
+        )
+        return cost.total(kept) / cost.total({})
 
     def latency(self, model: ir.Model) -> float:
         """Latency of a model relative to the original's, measured."""

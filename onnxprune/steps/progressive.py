@@ -25,10 +25,11 @@ from onnxprune.report import StepRow
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.steps.checkpoint import Checkpoint
-from onnxprune.steps.line import Stage, line_of
+from onnxprune.steps.line import Channels, Stage, line_of
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.recovery import Worker, finished, first_row, split
 from onnxprune.steps.training import training_options
+from onnxprune.steps.trials import Trials, are_made
 from onnxprune.validate.yardstick import Yardstick
 
 __all__ = ["final_amount", "next_amount", "progressive", "shares"]
@@ -61,6 +62,9 @@ def progressive(
     """
     used, aside = split(data, options)
     line = line_of(model, used, options)
+    trials = None
+    if isinstance(line, Channels) and are_made(options):
+        trials = Trials(line, used, options, clock)
     yardstick = Yardstick(model, aside, options.providers)
     count = options.steps or 1
     plan = amounts(final_amount(options), count, options.schedule)
@@ -75,7 +79,7 @@ def progressive(
     while rows[-1].number < count:
         number = rows[-1].number + 1
         shown = Prefixed(progress, f"step {number} of {count}: ")
-        worker = Worker(line, options, used, yardstick, shown, clock)
+        worker = Worker(line, options, used, trials, yardstick, shown, clock)
         try:
             new, row = worker.step(stage, number, next_amount(rows, plan), epochs[number - 1])
         except NothingToPruneError:

@@ -18,6 +18,7 @@ from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.steps.line import Line, Stage
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.training import training_options
+from onnxprune.steps.trials import Trials
 from onnxprune.train.recovery import reestimated, retrained, seen
 from onnxprune.validate.yardstick import Drop, Yardstick
 
@@ -47,6 +48,7 @@ class Worker:
         line: How models follow each other.
         options: Of the run.
         used: The samples to prune and repair with.
+        trials: What chooses the widths by trying; None: they are chosen once.
         yardstick: What evaluates.
         progress: Where long work is shown.
         clock: Adds up the seconds of what is done.
@@ -55,6 +57,7 @@ class Worker:
     line: Line[Any]
     options: PruneOptions
     used: Dataset
+    trials: Trials | None
     yardstick: Yardstick
     progress: Progress
     clock: Clock
@@ -74,45 +77,51 @@ class Worker:
             KeyboardInterrupt: The user ended the training of the step.
         """
         began = time.perf_counter()
-        new = self.line.further(stage, amount, self.used, self.progress, self.clock)
-        if self.options.rewind == "weights":
-            new = replace(new, model=self.line.rewound(new.gone))
-        cut = self._evaluated(new)
-        new = self._repaired(new, epochs)
-        after = self._evaluated(new) if self.options.recover != "none" else cut
+        raw, fitted = self._fitted(stage, amount)
+        cut = self._evaluated(raw)
+        new = self._trained(fitted, epochs)
+        after = cut if new is raw else self._evaluated(new)
         return new, self._row(number, amount, new, cut, after, time.perf_counter() - began)
 
     def _evaluated(self, stage: Stage[Any]) -> Drop:
         with self.clock.step("evaluate"):
             return self.yardstick.measure(stage.model)
 
-    def _repaired(self, stage: Stage[Any], epochs: int) -> Stage[Any]:
-        """The stage's model, as the options recover it: always against the original."""
-        recover, notes = self.options.recover, list(stage.notes)
-        train = replace(training_options(self.options), epochs=max(epochs, 1))
-        if recover in ("bias", "lstsq") or (
-            recover == "finetune" and isinstance(self.options.granularity, Channel)
-        ):
-            data = seen(self.used, train) if recover == "finetune" else self.used
-            stage = replace(stage, model=clone(stage.model))
-            with self.clock.step("recover"):
-                notes.append(self.line.refit(stage, data, self.progress))
+    def _fitted(self, stage: Stage[Any], amount: float) -> tuple[Stage[Any], Stage[Any]]:
+        """The next stage before and after its repair in closed form, if there is one: always against the original."""
+        if self.trials is not None:
+            found = self.trials.reach(stage, 1.0 - amount, self.progress)
+            return found.raw, found.fitted
+        raw = self.line.further(stage, amount, self.used, self.progress, self.clock)
+        if self.options.rewind == "weights":
+            raw = replace(raw, model=self.line.rewound(raw.gone))
+        recover = self.options.recover
+        trains_channels = recover == "finetune" and isinstance(self.options.granularity, Channel)
+        if recover not in ("bias", "lstsq") and not trains_channels:
+            return raw, raw
+        data = seen(self.used, training_options(self.options)) if trains_channels else self.used
+        fitted = replace(raw, model=clone(raw.model))
+        with self.clock.step("recover"):
+            note = self.line.refit(fitted, data, self.progress)
+        return raw, replace(fitted, notes=(*raw.notes, note))
+
+    def _trained(self, stage: Stage[Any], epochs: int) -> Stage[Any]:
+        """The stage after training or the re-estimation of its statistics, where the options have one."""
+        recover = self.options.recover
         if recover == "bn":
-            stage = replace(stage, model=clone(stage.model))
+            model = clone(stage.model)
             with self.clock.step("train"):
-                notes.append(
-                    reestimated(stage.model, self.used, self.progress, self.options.providers)
-                )
-        if recover == "finetune" and epochs:
-            with self.clock.step("train"):
-                original = self.line.start().model
-                kept = self.line.kept(stage.gone)
-                found = retrained(original, stage.model, self.used, train, self.progress, kept)
-            if found.trained.interrupted:
-                raise KeyboardInterrupt
-            stage = replace(stage, model=found.model)
-            notes += training_notes(found)
-        return replace(stage, notes=tuple(notes))
+                note = reestimated(model, self.used, self.progress, self.options.providers)
+            return replace(stage, model=model, notes=(*stage.notes, note))
+        if recover != "finetune" or not epochs:
+            return stage
+        train = replace(training_options(self.options), epochs=epochs)
+        with self.clock.step("train"):
+            original, kept = self.line.start().model, self.line.kept(stage.gone)
+            found = retrained(original, stage.model, self.used, train, self.progress, kept)
+        if found.trained.interrupted:
+            raise KeyboardInterrupt
+        return replace(stage, model=found.model, notes=(*stage.notes, *training_notes(found)))
 
     def _row(
         self,

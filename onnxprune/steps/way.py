@@ -15,10 +15,11 @@ from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.steps.channels import remove_channels
 from onnxprune.steps.checkpoint import Checkpoint, checkpoint_folder, opened, run_key
+from onnxprune.steps.line import Channels
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.progressive import progressive
-from onnxprune.steps.staged import is_staged, staged
 from onnxprune.steps.training import trained
+from onnxprune.steps.trials import Trials, are_made
 from onnxprune.steps.within_drop import within_drop
 from onnxprune.steps.zeros import zero_weights
 
@@ -44,8 +45,12 @@ def pruned(
         return progressive(model, data, options, progress, clock, checkpoint)
     if options.limits_drop and data is not None:
         return within_drop(model, data, options, progress, clock)
-    if is_staged(options) and data is not None:
-        done = staged(model, data, options, progress, clock)
+    if options.target is not None and are_made(options) and data is not None:
+        line = Channels(model, data, options)
+        found = Trials(line, data, options, clock).reach(
+            line.start(), options.target.value, progress
+        )
+        done = line.outcome(found.fitted)
     else:
         work = remove_channels if isinstance(options.granularity, Channel) else zero_weights
         done = work(model, data, options, progress, clock)

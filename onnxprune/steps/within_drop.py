@@ -49,7 +49,7 @@ def within_drop(
     held, failed = 0.0, 1.0  # fractions of the original that are gone
     for number in range(1, PROBES + 1):
         shown = Prefixed(progress, f"model {number} of {PROBES}: ")
-        worker = Worker(line, options, used, yardstick, shown, clock)
+        worker = Worker(line, options, used, None, yardstick, shown, clock)
         amount = (held + failed) / 2
         try:
             found, row = worker.step(line.start(), number, amount, epochs)

@@ -12,17 +12,17 @@ from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.plan.second_order import Pricing
-from onnxprune.steps.staged import MOST_STAGES, MOST_TILTS, TRUSTS, pricings, shares
+from onnxprune.steps.trials import MOST_STAGES, MOST_TILTS, TRUSTS, pricings, route
 from tests.models import DIGITS
 
 RESNET = DIGITS / "digits_resnet.onnx"
 
 
 def test_stages_leave_equal_shares_of_the_one_before() -> None:
-    assert shares(0.95) == (0.95,)
-    assert len(shares(0.1)) == MOST_STAGES
+    assert route(1.0, 0.95) == (0.95,)
+    assert len(route(1.0, 0.1)) == MOST_STAGES
     for target in (0.7, 0.5, 0.1):
-        found = shares(target)
+        found = route(1.0, target)
         ratios = np.array(found) / np.array([1.0, *found[:-1]])
         assert found[-1] == pytest.approx(target)
         np.testing.assert_allclose(ratios, ratios[0])
@@ -49,7 +49,7 @@ def test_the_stages_together_are_the_plans_cut(tmp_path: Path) -> None:
     assert report.after is not None
     assert 0.45 < report.after.macs / report.before.macs <= 0.5
     staged = [note for note in report.notes if note.startswith("in stages")]
-    assert len(staged) == len(shares(0.5))
+    assert len(staged) == len(route(1.0, 0.5))
     removed = json.loads(plan.read_text())["removed"]
     before = {t.name: numpy_helper.to_array(t).shape for t in onnx.load(RESNET).graph.initializer}
     after = {t.name: numpy_helper.to_array(t).shape for t in onnx.load(out).graph.initializer}
