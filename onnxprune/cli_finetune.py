@@ -35,7 +35,8 @@ _TRAINING = (
     click.option(
         "--augment",
         metavar="WAYS",
-        help="Move images about: none, or some of flip,crop,mix (default: all without labels, none with them).",
+        help="Move images about: none, or some of flip,crop,mix (default: all without labels; with them those of "
+        "flip,crop that leave them right).",
     ),
     click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0)."),
     click.option("--l2", type=float, help="Weight of sum w^2 / 2 in the loss (default 0)."),
@@ -114,6 +115,12 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
     "--batchnorm",
     type=click.Choice(["auto", "live", "frozen"]),
     help="Statistics of BatchNormalization: of each batch, or as they are (default: live where possible).",
+)
+@click.option(
+    "--unfold/--folded",
+    default=None,
+    help="Whether BatchNormalization that was folded into convolutions is put back while training (default: with 1000 "
+    "samples or more).",
 )
 @click.option("--label-smoothing", "smoothing", type=float, help="Default 0.")
 @click.option("--temperature", type=float, help="Of following class scores (default 2).")

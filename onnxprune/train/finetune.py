@@ -18,13 +18,18 @@ from onnxprune.train.batch import opened
 from onnxprune.train.blocks import Kept
 from onnxprune.train.blockwise import distil_blocks
 from onnxprune.train.features import with_features
-from onnxprune.train.fit import BlockFit, Finetuned, fit_to, take_over, with_weights
+from onnxprune.train.fit import LEAST_LIVE, BlockFit, Finetuned, fit_to, take_over, with_weights
+from onnxprune.train.harmless import harmless
 from onnxprune.train.loop import Epoch
 from onnxprune.train.objective import Source, objective
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.trainable import trainable, untie
+from onnxprune.train.unfold import Unfolded, unfold
 
 __all__ = ["accepted", "finetune", "fit"]
+
+MANY = 1000
+"""Samples from which on statistics of batches do more good than harm."""
 
 
 def finetune(
@@ -92,7 +97,7 @@ def fit(
         alpha=options.alpha,
     )
     seen, aside = hold_aside(data, options.held_aside, options.seed)
-    options = replace(options, augment=_ways(seen, teacher, options))
+    options = replace(options, augment=_ways(seen, aside, model, teacher, options))
     told = teacher
     if options.features and teacher is not None:
         goal, told = with_features(goal, model, teacher, seen, options.features, kept)
@@ -107,9 +112,12 @@ def fit(
     if told is not None and goal.teacher:
         said = session(told, options.providers, threads=options.threads)
     batch = options.batch_size
+    put = Unfolded(model, trainable(model, options.include, options.exclude), ())
+    if _unfolds(seen, options):
+        put = unfold(model, put.chosen, seen, options.providers, options.seed)
     found = fit_to(
-        model,
-        trainable(model, options.include, options.exclude),
+        put.model,
+        put.chosen,
         goal,
         Source(seen, goal, said, batch, ways=options.augment or (), seed=options.seed),
         Source(aside, goal, said, batch),
@@ -117,10 +125,12 @@ def fit(
         progress=progress,
         on_epoch=on_epoch,
     )
+    trained = put.folded(found.trained)
     moved = f" on images augmented by {', '.join(options.augment)}" if options.augment else ""
     return replace(
         found,
-        model=with_weights(given, found.trained),
+        trained=trained,
+        model=with_weights(given, trained),
         objective=f"{found.objective}{moved}",
         blocks=tuple(blocks),
     )
@@ -140,12 +150,28 @@ def accepted(done: Finetuned) -> Finetuned:
     return done
 
 
-def _ways(data: Dataset, teacher: ir.Model | None, options: TrainOptions) -> tuple[str, ...]:
-    """How images are moved about: as the options say, else in every way where the teacher alone says what is right."""
+def _ways(
+    data: Dataset, aside: Dataset, model: ir.Model, teacher: ir.Model | None, options: TrainOptions
+) -> tuple[str, ...]:
+    """How images are moved about: as the options say, else in every way that leaves right what is said of them.
+
+    A teacher alone says of every image what is right. A label stays right as far as the model, or its original, is as
+    often right about images that are moved so.
+    """
     if options.augment is not None:
         return options.augment
-    images = not data.stacked and any(map(is_images, data.inputs.values()))
-    return WAYS if images and teacher is not None and data.labels is None else ()
+    if data.stacked or not any(map(is_images, data.inputs.values())):
+        return ()
+    if data.labels is None:
+        return WAYS if teacher is not None else ()
+    return harmless(teacher or model, aside, options.providers, options.seed)
+
+
+def _unfolds(data: Dataset, options: TrainOptions) -> bool:
+    """Whether normalisation that was folded away is put back: if not said, where there are samples enough for it."""
+    wanted = options.unfold if options.unfold is not None else len(data) >= MANY
+    fits = options.batch_size >= LEAST_LIVE and data.fixed_batch is None and not data.stacked
+    return wanted and fits and options.batchnorm != "frozen" and not options.group_lasso
 
 
 def _check_teacher(model: ir.Model, teacher: ir.Model | None) -> None:

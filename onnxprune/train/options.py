@@ -45,13 +45,16 @@ class TrainOptions:
         group_lasso: Weight of the norms of whole channels in the loss, which drives some of them to zero.
         batchnorm: `live` statistics of each batch, with the running ones carried along, `frozen` ones, or
             `auto`: live where the model's nodes and the batch allow it.
+        unfold: Whether BatchNormalization that was folded into convolutions is put back while training (see
+            `unfold`), unless it is to be frozen; None: where there are 1000 samples or more.
         smoothing: Label smoothing.
         temperature: Of distillation.
         alpha: Share of the teacher where there are labels too.
         features: Weight of following the original's values between blocks too, where there is one.
         held_aside: Share of the samples that training never sees, and states are compared on.
         augment: How the images of a batch are moved about: `flip`, `crop`, `mix` (see `augment`); the teacher sees
-            the same ones. None: in every way where a teacher alone says what is right, else in none.
+            the same ones. None: in every way where a teacher alone says what is right, else in those that leave the
+            labels right (see `harmless`).
         keep_zeros: Zeros in weights of two and more axes stay zero.
         include: Patterns of names: train these constants only.
         exclude: Patterns of names that are not trained.
@@ -78,6 +81,7 @@ class TrainOptions:
     ema: float | None = None
     group_lasso: float = 0.0
     batchnorm: BatchNorm = "auto"
+    unfold: bool | None = None
     smoothing: float = 0.0
     temperature: float = 2.0
     alpha: float = 0.5
