@@ -47,8 +47,8 @@ def collect(
     progress: Progress,
     providers: Sequence[str] = ("cpu",),
     seed: int = 0,
-) -> list[Observed]:
-    """The moments of what some contractions read, in one walk through the model.
+) -> Iterator[Observed]:
+    """The moments of what some contractions read, one after the other, in one walk through the model.
 
     Args:
         tracing: The model and its shapes.
@@ -59,14 +59,12 @@ def collect(
         seed: Of the positions looked at where there are many.
     """
     walk = walk_of(tracing, data, providers)
-    found = []
     with progress.step("calibrating", total=len(wanted)) as done:
         for each in wanted:
             if each.data not in each.node.outputs:
                 walk.advance(each.node)
-            found.append(Observed(each, _sums(walk, each, len(data), seed)))
+            yield Observed(each, _sums(walk, each, len(data), seed))
             done(1)
-    return found
 
 
 def _sums(walk: Walk, each: Contraction, samples: int, seed: int) -> Sums:

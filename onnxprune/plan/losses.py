@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.dims import Dim, DimInfo, Tracing, leaves
+from onnxprune.dims import Dim, DimInfo, Tracing
 from onnxprune.options import PruneOptions
 from onnxprune.plan.second_order import SecondOrder, second_order
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.scores.obs import Consumer, Consumers
+from onnxprune.scores.obs import Consumers
 
 __all__ = ["CUTS", "losses_by_dim"]
 
@@ -57,9 +57,7 @@ def losses_by_dim(
 def _losses(priced: SecondOrder, dim: Dim) -> tuple[float, ...]:
     """The loss at each of `CUTS`, rising; nothing where no contraction reads the Dim."""
     every = [
-        Consumer(each, priced.curves[each.contraction], {dim})
-        for each in priced.seen
-        if dim in leaves(each.contraction.input_axis)
+        each.priced(priced.curves[each.contraction]) for each in priced.whole if dim in each.columns
     ]
     consumers = Consumers(every, {dim: priced.fallback[dim]})
     if not consumers.of[dim]:

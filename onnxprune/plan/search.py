@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from onnxprune.plan.second_order import Calibrations, Pricing
 from onnxprune.plan.widths import shrink_to, shrink_to_counts
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.shelf import Kept
 from onnxprune.sampling import signed_sums
 from onnxprune.scores import Context, get_criterion
 from onnxprune.scores.obs import Consumers
@@ -37,7 +38,7 @@ class Choice:
     """
 
     keep: Keep
-    fitted: Mapping[ir.Node, np.ndarray] = field(default_factory=dict)
+    fitted: Mapping[ir.Node, Kept] = field(default_factory=dict)
 
     def same(self, other: Choice) -> bool:
         """Whether the two keep the same."""
@@ -75,6 +76,7 @@ def search(
         NothingToPruneError: The target is out of reach.
         OptionError: The criterion needs data, and there are none.
     """
+    every: Iterator[Consumers]
     if options.criterion == "obs":
         if data is None:
             raise OptionError("the criterion obs runs the model on samples: give some with --data")
@@ -82,15 +84,16 @@ def search(
         known = calibrations or Calibrations()
         priced = known(tracing, dims, _shares(magnitude), data, options, progress)
         free = options.target is not None or options.scope == "global"
-        every = [priced.consumers(each) for each in (pricings if free else pricings[:1])]
+        every = (priced.consumers(each) for each in (pricings if free else pricings[:1]))
     elif get_criterion(options.criterion).signed:
-        every = [signed_sums(tracing, [info.dim for info in dims], options, data, progress)]
+        one = signed_sums(tracing, [info.dim for info in dims], options, data, progress)
+        every = iter([one])
     else:
         scores = channel_saliencies(tracing, dims, options, data, progress)
         dims = [info for info in dims if info.dim in scores]
         if options.target is None:
             return [Choice(choose(scores, kept_counts(dims, scores, options), dead))]
-        every = [Consumers([], _shares(scores))]
+        every = iter([Consumers([], _shares(scores))])
     found = list[Choice]()
     for each in every:
         choice = _chosen(tracing, dims, options, each, progress, dead or {})

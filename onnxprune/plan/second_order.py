@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.calibrate import Contraction, Observed, collect, contractions
+from onnxprune.calibrate import Contraction, collect, contractions
 from onnxprune.dims import Dim, DimInfo, Tracing, leaves
 from onnxprune.options import PruneOptions
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
+from onnxprune.runtime.shelf import Shelf
 from onnxprune.scores.obs import Consumer, Consumers, Curve
 from onnxprune.scores.sensitivity import sensitivities
 
@@ -31,6 +32,8 @@ ASIDE = 0.25
 """Of the samples, for the sensitivities."""
 FEWEST = 16
 """With fewer samples all of them serve both."""
+MEMORY = 512 << 20
+"""Bytes of weights and of inverse moments held; where there are more, the others wait in temporary files."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +53,25 @@ class Pricing:
 
 @dataclass(frozen=True, eq=False)
 class SecondOrder:
-    """The moments of all contractions that read Dims, and what errors in them are worth.
+    """All contractions that read Dims, and what errors in them are worth.
 
     Attributes:
-        seen: Contractions with the moments of what they read.
+        whole: All consumers, with nothing gone.
         curves: For each of them the loss of the outputs by its relative squared error.
-        dims: The Dims that may lose indices.
         fallback: Losses of indices of Dims that no contraction reads.
     """
 
-    seen: Sequence[Observed]
+    whole: Sequence[Consumer]
     curves: Mapping[Contraction, Curve]
-    dims: frozenset[Dim]
     fallback: Mapping[Dim, np.ndarray]
 
     def consumers(self, pricing: Pricing) -> Consumers:
         """All consumers, whole, priced."""
-        dims, random = set(self.dims), np.random.default_rng(pricing.seed)
-        factors = np.exp(pricing.tilt * random.standard_normal(len(self.seen)))
+        random = np.random.default_rng(pricing.seed)
+        factors = np.exp(pricing.tilt * random.standard_normal(len(self.whole)))
         priced = [
-            Consumer(
-                each, self.curves[each.contraction].tempered(pricing.trust, float(factor)), dims
-            )
-            for each, factor in zip(self.seen, factors, strict=True)
+            each.priced(self.curves[each.contraction].tempered(pricing.trust, float(factor)))
+            for each, factor in zip(self.whole, factors, strict=True)
         ]
         return Consumers(priced, self.fallback)
 
@@ -102,9 +101,11 @@ def second_order(
         if any(dim in chosen for dim in leaves(each.input_axis))
     ]
     used, aside = hold_aside(data, ASIDE, options.seed) if len(data) >= FEWEST else (data, data)
+    shelf = Shelf(MEMORY)
     seen = collect(tracing, wanted, used, progress, options.providers, options.seed)
-    curves = sensitivities(tracing, seen, set(chosen), aside, progress, options.providers)
-    return SecondOrder(seen, curves, chosen, fallback)
+    whole = [Consumer(each, Curve(), chosen, shelf) for each in seen]
+    curves = sensitivities(tracing, whole, aside, progress, options.providers)
+    return SecondOrder(whole, curves, fallback)
 
 
 class Calibrations:
@@ -135,13 +136,13 @@ class Calibrations:
     @property
     def notes(self) -> tuple[str, ...]:
         """Which layers saw fewer rows of the data than they have columns."""
-        seen = () if self._known is None else self._known[1].seen
-        few = [each for each in seen if each.sums.count < each.contraction.columns]
+        seen = () if self._known is None else self._known[1].whole
+        few = [each for each in seen if each.rows_met < each.contraction.columns]
         if not few:
             return ()
-        worst = min(few, key=lambda each: each.sums.count / each.contraction.columns)
+        worst = min(few, key=lambda each: each.rows_met / each.contraction.columns)
         name, columns = worst.contraction.view.source.name, worst.contraction.columns
         return (
-            f"few samples: {name!r} reads {columns} numbers at once and met {worst.sums.count} rows of them in the data"
+            f"few samples: {name!r} reads {columns} numbers at once and met {worst.rows_met} rows of them in the data"
             f" ({len(few)} of {len(seen)} layers met fewer rows than they read numbers): more samples would tell more",
         )

@@ -10,12 +10,13 @@ import onnx_ir as ir
 from onnxprune.calibrate.views import store
 from onnxprune.dims import Keep, Tracing
 from onnxprune.recover.jobs import affected_jobs
+from onnxprune.runtime.shelf import Kept
 
 __all__ = ["compensate"]
 
 
 def compensate(
-    tracing: Tracing, keep: Keep, pruned: ir.Model, fitted: Mapping[ir.Node, np.ndarray]
+    tracing: Tracing, keep: Keep, pruned: ir.Model, fitted: Mapping[ir.Node, Kept]
 ) -> None:
     """Writes them, in place, where they fit; other weights stay.
 
@@ -29,7 +30,7 @@ def compensate(
         if job.each.node not in fitted:
             continue
         weight = job.view.read()
-        rows = _rows(fitted[job.each.node], job.outputs)
+        rows = _rows(fitted[job.each.node].read(), job.outputs)
         groups = job.twin.attributes.get_int("group", 1) if job.each.kind == "conv" else 1
         if rows is not None and rows.shape == job.each.matrix(weight, groups).shape:
             store(job.view, job.each.weight(rows, weight.shape))

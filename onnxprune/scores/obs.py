@@ -19,14 +19,17 @@ Errors are relative to the variance of y; a `Curve` says what loss of the model'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.calibrate import Contraction, Observed
-from onnxprune.dims import Dim, positions
+from onnxprune.dims import Axis, Dim, leaves, positions
+from onnxprune.runtime.shelf import Kept, Shelf
 
 __all__ = ["SHRINKAGE", "Consumer", "Consumers", "Curve", "shrunk"]
 
@@ -76,23 +79,52 @@ class Consumer:
         seen: The contraction and the moments of its input.
         curve: What a relative squared error in its output is worth.
         dims: The Dims that may lose indices.
+        shelf: Where the weight and H^-1 are between two looks at them.
     """
 
-    def __init__(self, seen: Observed, curve: Curve, dims: set[Dim]) -> None:
+    def __init__(
+        self, seen: Observed, curve: Curve, dims: Collection[Dim], shelf: Shelf | None = None
+    ) -> None:
         each = seen.contraction
         self.contraction, self.curve = each, curve
-        self.w = each.matrix(each.view.read())
-        covariance = seen.sums.covariance()
-        self.inverse = np.linalg.inv(shrunk(covariance, seen.sums.independent))
-        self.energy = max(
-            float(np.einsum("gmk,gkl,gml->", self.w, covariance, self.w, optimize=True)), SMALLEST
-        )
+        self.rows_met = seen.sums.count
+        self._shelf = Shelf(sys.maxsize) if shelf is None else shelf
+        w, covariance = each.matrix(each.view.read()), seen.sums.covariance()
+        energy = float(np.einsum("gmk,gkl,gml->", w, covariance, w, optimize=True))
+        self.energy = max(energy, SMALLEST)
+        self._set(w, np.linalg.inv(shrunk(covariance, seen.sums.independent)))
         self.columns = {dim: _columns(each, dim, each.input_axis, each.taps) for dim in dims}
         self.columns = {dim: found for dim, found in self.columns.items() if found}
         self.rows = {dim: _columns(each, dim, each.output_axis, 1) for dim in dims}
         self.rows = {dim: found for dim, found in self.rows.items() if found}
-        self.place = np.arange(self.w.shape[2])
+        self.place = np.arange(w.shape[2])
         self.lost = 0.0
+
+    def priced(self, curve: Curve) -> Consumer:
+        """The same as it stands, to go its own way, with an error worth something else."""
+        twin = copy(self)
+        twin.curve = curve
+        return twin
+
+    @property
+    def w(self) -> Array:
+        """The weight as it is now, (G, M, columns left); not to be written to."""
+        return self._w.read()
+
+    @property
+    def weight(self) -> Kept:
+        """The same on its shelf."""
+        return self._w
+
+    @property
+    def inverse(self) -> Array:
+        """H^-1 of the columns left, (G, K, K); not to be written to."""
+        return self._inverse.read()
+
+    def _set(self, w: Array, inverse: Array | None = None) -> None:
+        self._w = self._shelf.keep(w)
+        if inverse is not None:
+            self._inverse = self._shelf.keep(inverse)
 
     def loss(self, error: float) -> float:
         """What a further relative squared error is worth."""
@@ -107,6 +139,7 @@ class Consumer:
         """The relative squared error that removing each index alone makes, float64, shape (len(indices),)."""
         found = np.zeros(len(indices))
         blocks = [self._alive(self.columns[dim][j]) for j in indices]
+        all_w, all_inverse = self.w, self.inverse
         by_size: dict[int, list[int]] = {}
         for k, block in enumerate(blocks):
             by_size.setdefault(len(block), []).append(k)
@@ -114,7 +147,7 @@ class Consumer:
             if not size:
                 continue
             b = np.stack([blocks[k] for k in which])
-            for w, inverse in zip(self.w, self.inverse, strict=True):
+            for w, inverse in zip(all_w, all_inverse, strict=True):
                 if size == 1:
                     error = (w[:, b[:, 0]] ** 2).sum(0) / inverse[b[:, 0], b[:, 0]]
                 else:
@@ -129,10 +162,12 @@ class Consumer:
         loss = self._remove_inputs(dim, indices) if dim in self.columns else 0.0
         if dim in self.rows:
             gone = np.concatenate([self.rows[dim][j] for j in indices])
-            each = self.w.shape[1]
-            for g in range(len(self.w)):
+            w = self.w.copy()
+            each = w.shape[1]
+            for g in range(len(w)):
                 mine = gone[gone // each == g] % each
-                self.w[g, mine] = 0
+                w[g, mine] = 0
+            self._set(w)
         return loss
 
     def _alive(self, columns: Array) -> Array:
@@ -144,9 +179,10 @@ class Consumer:
         b = self._alive(np.concatenate([self.columns[dim][j] for j in indices]))
         if not len(b):
             return 0.0
-        stay = np.delete(np.arange(self.w.shape[2]), b)
+        all_w, all_inverse = self.w, self.inverse
+        stay = np.delete(np.arange(all_w.shape[2]), b)
         error, w_new, inverse_new = 0.0, [], []
-        for w, inverse in zip(self.w, self.inverse, strict=True):
+        for w, inverse in zip(all_w, all_inverse, strict=True):
             middle = np.linalg.inv(inverse[np.ix_(b, b)])
             part = w[:, b]
             change = part @ middle
@@ -154,7 +190,7 @@ class Consumer:
             across = inverse[np.ix_(b, stay)]
             w_new.append(w[:, stay] - change @ across)
             inverse_new.append(inverse[np.ix_(stay, stay)] - across.T @ (middle @ across))
-        self.w, self.inverse = np.stack(w_new), np.stack(inverse_new)
+        self._set(np.stack(w_new), np.stack(inverse_new))
         place = np.full(len(self.place), -1)
         alive = np.flatnonzero(self.place >= 0)
         alive = alive[~np.isin(self.place[alive], b)]
@@ -184,12 +220,16 @@ def shrunk(covariance: Array, rows: int) -> Array:
     return result
 
 
-def _columns(each: Contraction, dim: Dim, axis: object, taps: int) -> dict[int, Array]:
+def _columns(each: Contraction, dim: Dim, axis: Axis, taps: int) -> dict[int, Array]:
     """For every index of a Dim the positions of an axis (times taps) that belong to it; empty if there are none."""
     found: dict[int, Array] = {}
-    for row in positions(axis, dim):  # type: ignore[arg-type]
+    if dim not in leaves(axis):
+        return found
+    for row in positions(axis, dim):
+        order = np.argsort(row, kind="stable")
+        ends = np.searchsorted(row[order], np.arange(dim.size + 1))
         for j in range(dim.size):
-            where = np.flatnonzero(row == j)
+            where = order[ends[j] : ends[j + 1]]
             if len(where):
                 columns = (where[:, None] * taps + np.arange(taps)).reshape(-1)
                 found[j] = np.union1d(found[j], columns) if j in found else columns
@@ -240,9 +280,10 @@ class Consumers:
         self.left[dim] = np.setdiff1d(self.left[dim], indices)
         return loss
 
-    def fitted(self) -> dict[ir.Node, Array]:
+    def fitted(self) -> dict[ir.Node, Kept]:
         """The weights that made up for what went, (G, M, columns that are left), by node."""
-        return {c.contraction.node: c.w for c in self.consumers if c.contraction.output is not None}
+        every = (c for c in self.consumers if c.contraction.output is not None)
+        return {c.contraction.node: c.weight for c in every}
 
     def neighbours(self, dim: Dim) -> set[Dim]:
         """The Dims whose losses change when this one loses indices."""

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate import Contraction, Observed
+from onnxprune.calibrate import Contraction
 from onnxprune.calibrate.collect import walk_of
 from onnxprune.calibrate.views import store
-from onnxprune.dims import Dim, Tracing
+from onnxprune.dims import Tracing
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.scores.distance import Reference
@@ -37,8 +37,7 @@ Array = np.ndarray
 
 def sensitivities(
     tracing: Tracing,
-    seen: Sequence[Observed],
-    dims: set[Dim],
+    consumers: Sequence[Consumer],
     data: Dataset,
     progress: Progress,
     providers: Sequence[str] = ("cpu",),
@@ -52,22 +51,23 @@ def sensitivities(
     def moved() -> float:
         return reference.moved(walk.values(outputs))
 
-    with progress.step("measuring sensitivities", total=len(seen)) as done:
-        for each in seen:
-            if each.contraction.data not in each.contraction.node.outputs:
-                walk.advance(each.contraction.node)
-            found[each.contraction] = _curve(each, dims, moved)
+    with progress.step("measuring sensitivities", total=len(consumers)) as done:
+        for consumer in consumers:
+            each = consumer.contraction
+            if each.data not in each.node.outputs:
+                walk.advance(each.node)
+            found[each] = _curve(consumer, moved)
             done(1)
     return found
 
 
-def _curve(seen: Observed, dims: set[Dim], moved: Callable[[], float]) -> Curve:
+def _curve(consumer: Consumer, moved: Callable[[], float]) -> Curve:
     """Damages one weight step by step, and puts it back."""
-    each = seen.contraction
+    each = consumer.contraction
     original = np.array(each.view.read())
     points: list[tuple[float, float]] = []
     try:
-        for matrix, error in _damaged(seen, dims):
+        for matrix, error in _damaged(consumer.priced(Curve())):
             store(each.view, each.weight(matrix, original.shape))
             loss = max(moved(), *(loss * 1.0001 for _, loss in points[-1:]), SMALLEST)
             points.append((error, loss))
@@ -78,9 +78,8 @@ def _curve(seen: Observed, dims: set[Dim], moved: Callable[[], float]) -> Curve:
     )
 
 
-def _damaged(seen: Observed, dims: set[Dim]) -> Iterator[tuple[Array, float]]:
+def _damaged(consumer: Consumer) -> Iterator[tuple[Array, float]]:
     """The weight, (G, M, K), and its error, each time that the error passes one of `ERRORS`."""
-    consumer = Consumer(seen, Curve(), dims)
     shape = consumer.w.shape
     left = {dim: np.array(sorted(columns)) for dim, columns in consumer.columns.items()}
     for bar in ERRORS:

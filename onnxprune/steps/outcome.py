@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Keep, Tracing
@@ -16,6 +15,7 @@ from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
 from onnxprune.report import Check, StepRow
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import Measured
+from onnxprune.runtime.shelf import Kept
 
 __all__ = ["Outcome", "channels_plan"]
 
@@ -45,7 +45,7 @@ class Outcome:
     tracing: Tracing | None = None
     keep: Keep = field(default_factory=dict)
     chosen: bool = False
-    fitted: Mapping[ir.Node, np.ndarray] = field(default_factory=dict)
+    fitted: Mapping[ir.Node, Kept] = field(default_factory=dict)
     zeroed: WeightPlan | None = None
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
