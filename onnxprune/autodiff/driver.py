@@ -16,6 +16,7 @@ from onnxprune.autodiff.backward import backward, drop_unused, is_float
 from onnxprune.autodiff.builder import Ops, Tensor
 from onnxprune.autodiff.control import subgraphs
 from onnxprune.autodiff.losses import Loss, Output
+from onnxprune.autodiff.merge import merge
 from onnxprune.autodiff.prepare import prepare
 from onnxprune.autodiff.registry import NoGradientError
 from onnxprune.autodiff.shapes import forget_shapes
@@ -60,13 +61,13 @@ def gradient(
     graph = prepared.graph
     values = {value.name: value for value in _values(graph)}
     targets = [_target(values, name) for name in wrt]
-    forward = list(graph)
     op = Ops(graph, _unused_prefix(values))
     outputs = {value.name or "": Tensor(value, op) for value in graph.outputs}
     total, seeds = (Output(loss) if isinstance(loss, str) else loss).build(
         op, {**outputs, **{name or "": Tensor(value, op) for name, value in values.items()}}
     )
-    gradients = backward(op, forward, seeds, targets)
+    merge(graph, f"{op.prefix}merged/", {*targets, *(seeded.value for seeded, _ in seeds)})
+    gradients = backward(op, list(graph), seeds, targets)
     results = [total] + [
         op.zeros_like(Tensor(target, op)) if found is None else found
         for target, found in zip(targets, gradients, strict=True)
