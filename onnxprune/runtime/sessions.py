@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,10 @@ def session(
         optimize: Whether onnxruntime may rewrite the graph (all levels) or runs it as it stands.
         threads: Threads within an operator; None leaves the choice to onnxruntime.
         profile: Where onnxruntime's profiler writes, less a date and `.json`; None: it stays off.
-        frugal: Give every value's memory back when its last reader has run, to the system. By default
-            onnxruntime keeps an arena that is laid out in advance, which for graphs of forward and
-            backward pass takes up to twice as much.
+        frugal: Take memory from one arena that all such sessions share and that grows by no more than is
+            asked for; it stays until the process ends. By default onnxruntime doubles an arena of the
+            session's own and lays values out in advance, which for graphs of forward and backward pass
+            takes up to twice as much.
 
     Raises:
         ModelError: onnxruntime refuses the model; the message has its reason on one line.
@@ -142,10 +144,24 @@ def _options(optimize: bool, threads: int | None, frugal: bool) -> ort.SessionOp
         )  # by itself onnxruntime makes one for each core of the machine, which then wait in line
     if threads is not None:
         options.intra_op_num_threads = threads
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = not frugal
+    if frugal:
+        _register_arena()
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.use_env_allocators", "1")
     # Threads that spin after a run would slow down whatever comes next, such as another session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+@cache
+def _register_arena() -> None:
+    """Onnxruntime takes one allocator a device and process."""
+    same_as_requested = 1
+    settings = ort.OrtArenaCfg(0, same_as_requested, -1, -1)
+    place = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    ort.create_and_register_allocator(place, settings)
 
 
 def _start(

@@ -99,7 +99,7 @@ def element_statistics(
         NoGradientError: A weight has no gradient, or an op no rule.
     """
     targets = list(dict.fromkeys(target(model, weight) for weight in chosen.values()))
-    made = session(gradient(model, goal.loss, targets), providers)
+    made = session(gradient(model, goal.loss, targets), providers, frugal=True)
     total: dict[str, dict[str, Array]] = {kind: {} for kind in kinds}
     for found in stream(made, goal, data, progress):
         for name, array in zip(targets, found, strict=True):

@@ -123,7 +123,8 @@ class Gates:
     ) -> None:
         self.dims, self.goal, self.data = list(dims), goal, data
         self.found = gates(tracing, dims)
-        self.session = session(_gate_model(tracing, self.found, goal), providers)
+        model = _gate_model(tracing, self.found, goal)
+        self.session = session(model, providers, frugal=True)
         self.maps = [
             (k, dim, positions(gate.holds, dim))
             for k, gate in enumerate(self.found)

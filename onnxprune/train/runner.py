@@ -33,7 +33,7 @@ class Runner:
     ) -> None:
         self.step = step
         self.count = 0
-        self._session = session(step.model, providers, threads=threads)
+        self._session = session(step.model, providers, threads=threads, frugal=True)
         self._device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         self._buffers = [
             {name: self._value(array.copy()) for name, array in step.start.items()},
