@@ -4,17 +4,21 @@
 
 The gradients have several forms, equal in value, and differing in speed by an order of magnitude:
 
-    dX  1. a convolution of dY with W rotated and its channel axes swapped: stride 1
-        2. a transposed convolution of dY with W: otherwise
+    dX  1. the product W^T dY of every sample: kernels of one tap
+        2. a convolution of dY with W rotated and its channel axes swapped: stride 1
+        3. a transposed convolution of dY with W: otherwise
     dW  1. one matrix product a tap t of the kernel, dY[k, (n p)] X_t[c, (n p)]^T
            over slices X_t of X: mostly
-        2. a convolution of X with dY as kernel, batch and channel axes swapped, strides and
+        2. for tap (i, j) the product of every sample's dY, i rows down, with its X, j columns on:
+           images so large that rows and columns of zeros around them count for little
+        3. a convolution of X with dY as kernel, batch and channel axes swapped, strides and
            dilations exchanged: few channels under a large kernel, and depthwise
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -123,6 +127,10 @@ def input_gradient(
     outer = [extent - 1 - e for extent, e in zip(w.extent, w.end, strict=True)]
     if any(s != 1 for s in w.strides) or min(*inner, *outer) < 0:
         return scatter_windows(weights, dy, out, x, w, group)
+    if w.taps == 1 and group == 1 and not any(w.pads):
+        op, (outputs, inputs) = dy.ops, weights.shape[:2]
+        turned = op.Transpose(op.reshape(weights, [outputs or 0, inputs or 0]), perm=[1, 0])
+        return op.reshape_like(op.MatMul(turned, op.Reshape(dy, [0, 0, -1])), x)
     return dy.ops.Conv(
         dy,
         _rotate(weights, w, group),
@@ -154,7 +162,53 @@ def weight_gradient(dy: Tensor, x: Tensor, weights: Tensor, w: Window, group: in
     depthwise = inputs == 1 and group == outputs
     if w.taps > 1 and (depthwise or (group == 1 and w.taps > 9 and (inputs or 0) < w.taps)):
         return _swapped_convolution(dy, x, weights, w, group)
+    if group == 1 and w.rank == 2 and w.strides == (1, 1) and _large(x, weights, w):
+        return _product_per_shift(dy, x, weights, w)
     return _product_per_tap(dy, x, weights, w, group)
+
+
+_MOST_ZEROS = 0.15
+_NARROW = 64
+"""Channels; below, one product for all taps is faster than one for each."""
+
+
+def _large(x: Tensor, weights: Tensor, w: Window) -> bool:
+    """Whether a sample is large against the zeros around it, and against the weights."""
+    if None in x.shape[1:]:
+        return False
+    outputs, inputs, *sizes = (size or 0 for size in (weights.shape[0], *x.shape[1:]))
+    padded = [s + b + e for s, b, e in zip(sizes, w.begin, w.end, strict=True)]
+    inside = math.prod(p - extent + 1 for p, extent in zip(padded, w.extent, strict=True))
+    area = math.prod(padded)
+    few_zeros = area <= (1 + _MOST_ZEROS) * inside
+    return few_zeros and w.taps * inputs * outputs <= (inputs + outputs) * area
+
+
+def _product_per_shift(dy: Tensor, x: Tensor, weights: Tensor, w: Window) -> Tensor:
+    """The product of X j columns on with dY i rows down, both laid out in the padded image's rows."""
+    op, (outputs, inputs) = dy.ops, weights.shape[:2]
+    (rows, columns), (down, along) = w.kernel, w.dilations
+    lefts, rights = [dy], [op.Reshape(x, [0, 0, -1])]
+    if w.taps > 1 or any(w.pads):
+        high, wide = (extent - 1 for extent in w.extent)
+        pads = ([0, 0, i * down, 0, 0, 0, high - i * down, wide] for i in range(rows))
+        lefts = [op.Pad(dy, each) for each in pads]
+        image = op.Pad(x, [0, 0, *w.begin, 0, 0, w.end[0] + 1, w.end[1]])
+        width = (x.shape[3] or 0) + w.begin[1] + w.end[1]
+        image = op.Reshape(image, [0, 0, -1])
+        starts = [j * along for j in range(columns)]  # the row added above makes up for them
+        rights = [op.Slice(image, [start], [start - width], [2]) for start in starts]
+    lefts = [op.Reshape(left, [0, 0, -1]) for left in lefts]
+    if w.taps > 1 and min(outputs or 0, inputs or 0) < _NARROW:
+        lefts, rights = [op.Concat(*lefts, axis=1)], [op.Concat(*rights, axis=1)]
+    found = [
+        [op.sum(op.MatMul(left, op.Transpose(right, perm=[0, 2, 1])), [0]) for right in rights]
+        for left in lefts
+    ]
+    lines = [op.Concat(*line, axis=1) if len(line) > 1 else line[0] for line in found]
+    taps = op.Concat(*lines, axis=0) if len(lines) > 1 else lines[0]
+    split = op.reshape(taps, [rows, outputs or 0, columns, inputs or 0])
+    return op.transpose(split, [1, 3, 0, 2])
 
 
 def _product_per_tap(dy: Tensor, x: Tensor, weights: Tensor, w: Window, group: int) -> Tensor:

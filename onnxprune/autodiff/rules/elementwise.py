@@ -146,11 +146,18 @@ def dropout(call: Call, dy: Tensor, _: Tensor | None = None) -> Gradients:
 
 @vjp("Clip")
 def clip(call: Call, dy: Tensor) -> Gradients:
-    """Elements outside hand their gradient to the bound that they hit."""
+    """Elements outside hand their gradient to the bound that they hit.
+
+    Where no bound wants it, what lies within is told from the result, so that x need not be kept.
+    """
     op, (low, high) = call.op, (call.input(1), call.input(2))
     if not any(call.wanted[1:]):
-        inside = op.cast(op.Equal(call.x, call.y), dy.dtype)
-        return (dy * inside, None, None)[: len(call.inputs)]
+        above = None if low is None else call.y > low
+        inside = above if high is None else call.y < high
+        if above is not None and high is not None:
+            inside = op.And(above, inside)
+        dx = dy if inside is None else dy * op.cast(inside, dy.dtype)
+        return (dx, None, None)[: len(call.inputs)]
     raised = call.x if low is None else op.Max(call.x, low)
     over = None if high is None else op.cast(raised > high, dy.dtype)
     inside = dy if over is None else dy * (1.0 - over)  # an upper bound wins over a lower one

@@ -166,7 +166,7 @@ def _lstm(d: _Direction) -> _Result:
     k_i = d.masked(g * i * (1.0 - i))
     k_f = d.masked(shifted(op, d.first_c, cells) * f * (1.0 - f))
     k_g = d.masked(i * (1.0 - g * g))
-    by_cell = op.Concat(k_i, k_f, k_g, axis=-1)  # one product for the gates that dc reaches
+    slopes = op.Concat(k_i, k_f, k_g, k_o, axis=-1)
     ri, ro, rf, rg = op.call("Split", d.r, outputs=4, axis=0, num_outputs=4)
     r = op.Concat(ri, rf, rg, ro, axis=0)
     kept = d.kept()
@@ -174,17 +174,23 @@ def _lstm(d: _Direction) -> _Result:
     def step(
         inner: Ops, states: Sequence[Tensor], slices: Sequence[Tensor]
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        dy, kc, ko, cell_wise, keep_c = slices[:5]
-        dh = states[0] + dy
+        dh, (dy, kc, slope, keep_c) = states[0], slices[:4]
         dc = states[1] + dh * kc
-        da = inner.Concat(inner.Concat(dc, dc, dc, axis=-1) * cell_wise, dh * ko, axis=-1)
-        back = inner.MatMul(da, Tensor(r.value, inner))
+        da = inner.Concat(dc, dc, dc, dh, axis=-1) * slope
+        back = inner.Gemm(da, Tensor(r.value, inner), dy)
         if kept:
-            back = back + dh * slices[5]
+            back = back + dh * slices[4]
         return [back, dc * keep_c], [da]
 
+    # The gradient of h, as a state, holds that of the output already: each step adds that of the one before.
+    last = op.Squeeze(op.Slice(d.dy, [-1], [2**31], [0]), [0])
+    earlier = shifted(op, d.last_dh * 0.0, d.dy)
     first, (da,) = scan(
-        op, step, [d.last_dh, d.last_dc], [d.dy, k_c, k_o, by_cell, forget, *kept], reverse=True
+        op,
+        step,
+        [d.last_dh + last, d.last_dc],
+        [earlier, k_c, slopes, forget, *kept],
+        reverse=True,
     )
     di, df, dg, do = d.gates(da, 4)
     da = op.Concat(di, do, df, dg, axis=-1)
