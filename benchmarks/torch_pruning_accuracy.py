@@ -1,12 +1,17 @@
 """Accuracy kept against Torch-Pruning (Fang et al., CVPR 2023) in PyTorch: same network, same samples, equal MACs.
 
     python benchmarks/torch_pruning_accuracy.py [--model M.onnx --calibration C.npz --test T.npz] [--macs 0.7 0.5 0.3]
+        [--train T.npz --epochs 8]
 
-No fine-tuning on either side. The ONNX file is rebuilt in PyTorch, layer by layer, and both must give the same outputs
-before anything is pruned. Torch-Pruning is run with each of its criteria, layer by layer and globally, at the largest
-pruning ratio search finds that leaves no more than the MACs asked for; the best accuracy of all of them counts, as the
-test set has it. Gradients for its Taylor criterion are of the network's own answers on the calibration samples, which
-have no labels. onnxprune is run once, with its defaults.
+No fine-tuning on either side, unless `--train T.npz --epochs N` says on what labelled samples and for how long: then
+the best of Torch-Pruning's is trained by PyTorch (SGD with Nesterov's momentum, at each of three rates, of which the
+best counts), onnxprune's by `--recover finetune`, and seconds are those of a whole run, of one rate.
+
+The ONNX file is rebuilt in PyTorch, layer by layer, and both must give the same outputs before anything is pruned.
+Torch-Pruning is run with each of its criteria, layer by layer and globally, at the largest pruning ratio search finds
+that leaves no more than the MACs asked for; the best accuracy of all of them counts, as the test set has it. Gradients
+for its Taylor criterion are of the network's own answers on the calibration samples, which have no labels. onnxprune is
+run once, with its defaults.
 
 The test file has the input and `labels`; by default it is the digits network and data of `models/`. Needs torch and
 torch-pruning: development aids, no part of onnxprune.
@@ -17,6 +22,7 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +46,8 @@ CRITERIA: dict[str, Callable[[], tp.importance.Importance]] = {
     "Taylor": lambda: tp.importance.TaylorImportance(),
 }
 HALVINGS = 7
+RATES = (0.05, 0.02, 0.005)
+BATCH = 128
 
 
 class Rebuilt(nn.Module):
@@ -160,10 +168,10 @@ def pruned(
 
 def peer(
     net: nn.Module, target: float, x: torch.Tensor, test: np.ndarray, labels: np.ndarray
-) -> tuple[float, str]:
-    """The best accuracy that any of its criteria keeps, and which."""
+) -> tuple[float, str, nn.Module]:
+    """The best accuracy that any of its criteria keeps, which, and the network."""
     whole = tp.utils.count_ops_and_params(net, x[:1])[0]
-    best = (0.0, "none")
+    best: tuple[float, str, nn.Module] = (0.0, "none", net)
     for criterion in CRITERIA:
         for everywhere in (False, True):
             low, high, found = 0.0, 0.95, None
@@ -176,8 +184,36 @@ def peer(
                     low = ratio
             if found is not None:
                 name = f"{criterion}, {'global' if everywhere else 'layer'}"
-                best = max(best, (top1(evaluated(found.eval(), test), labels), name))
+                kept = top1(evaluated(found.eval(), test), labels)
+                best = max(best, (kept, name, found), key=lambda each: each[0])
     return best
+
+
+def finetuned(
+    net: nn.Module, x: torch.Tensor, labels: torch.Tensor, rate: float, epochs: int
+) -> nn.Module:
+    """Trained on labels, images flipped and shifted by up to an eighth, the rate falling along a cosine."""
+    made = copy.deepcopy(net).train()
+    optimizer = torch.optim.SGD(
+        made.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    steps = epochs * (len(x) // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    reach = x.shape[-1] // 8
+    for _ in range(epochs):
+        order = torch.randperm(len(x))
+        for start in range(0, len(x) - BATCH + 1, BATCH):
+            rows = order[start : start + BATCH]
+            batch = nn.functional.pad(x[rows], [reach] * 4, mode="reflect")
+            top, left = torch.randint(0, 2 * reach + 1, (2,)).tolist()
+            batch = batch[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+            batch = batch.flip(3) if torch.rand(1) < 0.5 else batch
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(made(batch), labels[rows]).backward()
+            nn.utils.clip_grad_norm_(made.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    return made.eval()
 
 
 def main() -> None:
@@ -187,36 +223,59 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, default=MODELS / "digits_calib.npz")
     parser.add_argument("--test", type=Path, default=MODELS / "digits.npz")
     parser.add_argument("--macs", type=float, nargs="+", default=[0.7, 0.5, 0.3, 0.15])
+    parser.add_argument("--train", type=Path, help="labelled samples to fine-tune on")
+    parser.add_argument("--epochs", type=int, default=8)
     given = parser.parse_args()
     net = Rebuilt(given.model).eval()
     test, calibration = np.load(given.test), np.load(given.calibration)
     x, labels = test[net.input], test["labels"]
     before = outputs(given.model, x)
     np.testing.assert_allclose(evaluated(net, x), before, atol=1e-3)
-    today = datetime.now(UTC).date()
+    today, versions = datetime.now(UTC).date(), (ort.__version__, torch.__version__, tp.__version__)
     print(
-        f"{given.model.stem}: {top1(before, labels):.1f} ({today}; onnxprune {onnxprune.__version__},",
-        end=" ",
+        f"{given.model.stem}: {top1(before, labels):.1f} ({today}; onnxprune {onnxprune.__version__},"
+        " onnxruntime {}, torch {}, torch-pruning {})".format(*versions)
     )
     print(
-        f"onnxruntime {ort.__version__}, torch {torch.__version__}, torch-pruning {tp.__version__})"
+        "| MACs left | onnxprune | Torch-Pruning, best | which | points ahead | seconds | theirs |"
     )
-    print(
-        "| MACs left | onnxprune | Torch-Pruning, best | which | points ahead |\n|---|---|---|---|---|"
-    )
+    print("|---|---|---|---|---|---|---|")
     for target in given.macs:
-        theirs, which = peer(net, target, torch.tensor(calibration[net.input]), x, labels)
+        began = time.perf_counter()
+        kept, which, found = peer(net, target, torch.tensor(calibration[net.input]), x, labels)
+        searched = time.perf_counter() - began
         with tempfile.TemporaryDirectory() as folder:
             out, data = Path(folder) / "out.onnx", Path(folder) / "data.npz"
             np.savez(data, **{net.input: calibration[net.input]})
+            began = time.perf_counter()
+            training = {"recover": "finetune", "train": {"epochs": given.epochs}}
             onnxprune.prune(
-                given.model, out, data=data, target=f"macs={target}", check_latency=False
-            )
+                given.model, out, data=given.train or data, target=f"macs={target}",
+                check_latency=False, **(training if given.train else {}),
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
             mine = top1(outputs(out, x), labels)
+        trained = _trained(found, given, net.input, x, labels) if given.train else [(kept, 0.0)]
+        theirs, spent = max(trained)
         print(
-            f"| {target:g} | {mine:.1f} | {theirs:.1f} | {which} | {mine - theirs:+.1f} |",
+            f"| {target:g} | {mine:.1f} | {theirs:.1f} | {which} | {mine - theirs:+.1f} | {seconds:.0f} |"
+            f" {searched + spent:.0f} |",
             flush=True,
         )
+
+
+def _trained(
+    found: nn.Module, given: argparse.Namespace, name: str, x: np.ndarray, labels: np.ndarray
+) -> list[tuple[float, float]]:
+    """Accuracy and seconds by rate."""
+    data, results = np.load(given.train), []
+    for rate in RATES:
+        began = time.perf_counter()
+        made = finetuned(
+            found, torch.tensor(data[name]), torch.tensor(data["labels"]), rate, given.epochs
+        )
+        results.append((top1(evaluated(made, x), labels), time.perf_counter() - began))
+    return results
 
 
 if __name__ == "__main__":

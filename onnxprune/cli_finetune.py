@@ -35,7 +35,7 @@ _TRAINING = (
     click.option(
         "--augment",
         metavar="WAYS",
-        help="Move images about: none, or some of flip,crop,mix (default: all without labels; with them those of "
+        help="Move images about: none, or some of flip,crop,zoom,mix (default: all without labels; with them those of "
         "flip,crop that leave them right).",
     ),
     click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0)."),

@@ -73,6 +73,10 @@ def training_notes(done: Finetuned) -> tuple[str, ...]:
             f"{len(done.blocks)} blocks were trained one by one before the whole; error of the middle one on samples "
             f"held aside {middle[0]:.3g} before, {middle[1]:.3g} after"
         )
+    if trained.lowered:
+        notes.append(
+            f"the learning rate was lowered to {trained.rate:.2g}: a higher one did harm in the first epoch"
+        )
     if trained.stopped:
         notes.append(f"{trained.stopped}; the model is the best before that")
     elif not trained.best_epoch:

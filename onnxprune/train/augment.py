@@ -2,13 +2,15 @@
 
     flip    half of the images mirrored from left to right
     crop    each shifted by up to an eighth of its size, its own mirror image beyond the edge
+    zoom    of half of the images a part, from a quarter of the area to all of it, as large as the whole
     mix     half of the images mixed with another of the batch: blended, u a + (1 - u) b with u uniform, or a
             rectangle of b, of the share 1 - u of the area, pasted into a
 
 Labels do not follow a mixture here: only a teacher, who says something about every input, goes with `mix`. Whether
 labels survive being flipped and shifted depends on what is in the images.
 
-Sources: He et al. 2016, arXiv:1512.03385, section 4.2 (flips, crops; padded with zeros there); Zhang et al. 2018,
+Sources: He et al. 2016, arXiv:1512.03385, section 4.2 (flips, crops; padded with zeros there); Szegedy
+et al. 2015, arXiv:1409.4842, section 6 (parts of different sizes); Zhang et al. 2018,
 arXiv:1710.09412 (mixup); Yun et al. 2019, arXiv:1905.04899 (CutMix); Beyer et al. 2022, arXiv:2106.05237 (that a
 teacher who sees the same mixture makes distillation from it consistent).
 """
@@ -23,9 +25,11 @@ from onnxprune.errors import OptionError
 
 __all__ = ["WAYS", "augment", "check_ways", "is_images"]
 
-WAYS = ("flip", "crop", "mix")
+WAYS = ("flip", "crop", "zoom", "mix")
 SHIFT = 1 / 8
 """Largest shift, as a share of height and width."""
+LEAST = 0.25
+"""Smallest part of an image's area that `zoom` shows."""
 _CHANNELS = (1, 3, 4)
 
 
@@ -58,8 +62,9 @@ def augment(
     found = dict(feed)
     for name, array in feed.items():
         if is_images(array):
-            moved = _moved(array, ways, random)
-            found[name] = _mixed(moved, random) if "mix" in ways else moved
+            images = _moved(array, ways, random)
+            images = _zoomed(images, random) if "zoom" in ways else images
+            found[name] = _mixed(images, random) if "mix" in ways else images
     return found
 
 
@@ -84,6 +89,34 @@ def _moved(images: np.ndarray, ways: Collection[str], random: np.random.Generato
         moved = np.take(np.take(images[k], rows, axis=height - 1), columns, axis=height)
         found[k] = moved
     return found
+
+
+def _zoomed(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    height = _height(images)
+    assert height is not None
+    found = images.copy()
+    sizes = images.shape[height : height + 2]
+    for k, image in enumerate(images):
+        if random.random() < 0.5:
+            continue
+        area, shape = random.uniform(LEAST, 1.0), np.exp(random.uniform(-1.0, 1.0) * np.log(4 / 3))
+        sides = np.minimum(np.sqrt(area * np.array([shape, 1 / shape])), 1.0)
+        starts = random.random(2) * (1.0 - sides)
+        part = image.astype(np.float32)
+        for axis, size, start, side in zip((height - 1, height), sizes, starts, sides, strict=True):
+            part = _stretched(part, axis, start * (size - 1) + side * np.arange(size))
+        found[k] = part if images.dtype.kind == "f" else np.rint(part)
+    return found
+
+
+def _stretched(image: np.ndarray, axis: int, places: np.ndarray) -> np.ndarray:
+    """An image at places between its rows or columns, interpolated."""
+    low = np.minimum(places.astype(int), image.shape[axis] - 1)
+    high = np.minimum(low + 1, image.shape[axis] - 1)
+    share = np.expand_dims(
+        (places - low).astype(np.float32), [k for k in range(image.ndim) if k != axis]
+    )
+    return np.asarray((1 - share) * image.take(low, axis) + share * image.take(high, axis))
 
 
 def _mixed(images: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -37,8 +37,8 @@ __all__ = ["distil_blocks"]
 
 MEMORY = 1 << 30
 """Bytes that the samples' values at one cut point may take; of more samples only as many are used as fit."""
-EPOCHS, SIZE, RATE = 20, 8, 1e-2
-"""How often each block sees the samples where nobody says, samples a step, learning rate relative to the weights."""
+EPOCHS, SIZE = 20, 8
+"""How often each block sees the samples where nobody says, samples a step."""
 COPIES = 5
 """How many times over a block sees each image, moved about in different ways, in as many fewer epochs."""
 EQUAL = 1e-7
@@ -130,7 +130,7 @@ def _of_blocks(options: TrainOptions) -> TrainOptions:
         options,
         epochs=options.block_epochs or EPOCHS,
         batch_size=min(SIZE, options.batch_size),
-        lr=RATE,
+        lr=None,
         optimizer="adamw",
         relative=True,
         ema=None,

@@ -35,6 +35,8 @@ __all__ = [
     "zero_masks",
 ]
 
+LOWERINGS = 4
+"""How often a rate that nobody chose is lowered where it does harm."""
 LEAST_LIVE = 8
 """Samples that a batch must have for its statistics to mean anything."""
 
@@ -138,6 +140,7 @@ def fit_to(
         on_epoch=on_epoch,
         label=label,
         keep_last=options.group_lasso > 0,
+        lowerings=LOWERINGS if options.lr is None and not options.group_lasso else 0,
     )
     return Finetuned(with_weights(model, trained), trained, goal.words, len(chosen))
 

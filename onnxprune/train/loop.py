@@ -2,6 +2,9 @@
 
 The state before the first step counts as a candidate too, so training never gives back a model that is
 worse, on the samples held aside, than the one it was given. What is not finite is no candidate.
+
+A rate that is too high for a model that is nearly right already undoes it in the first epoch. Where the user has not
+chosen it, such a training begins anew with a lower one.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ __all__ = ["Epoch", "Evaluate", "Evaluated", "Trained", "train"]
 
 EXPLODED = 1e4
 """A loss that has grown by this factor has diverged, even if it is finite still."""
+HARM = 2.0
+"""A first epoch that makes the loss grow by this factor, on the samples held aside, had too high a rate."""
+LOWER = 4.0
+"""By what the rate is divided then."""
 TELLING = 1000
 """Samples from which on accuracy, not the loss, says which state is better: its standard error is 1 % then."""
 
@@ -93,6 +100,8 @@ class Trained:
         stopped: Why it ended early, in words; empty if it did not.
         diverged: Whether the loss exploded, or became infinite or NaN.
         interrupted: Whether the user ended it.
+        rate: The learning rate at the top of the schedule.
+        lowered: How often that was lowered.
     """
 
     weights: Arrays
@@ -103,6 +112,8 @@ class Trained:
     stopped: str = ""
     diverged: bool = False
     interrupted: bool = False
+    rate: float = 0.0
+    lowered: int = 0
 
 
 Evaluate = Callable[[Runner], Evaluated]
@@ -139,6 +150,7 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
     label: str = "",
     keep_last: bool = False,
+    lowerings: int = 0,
 ) -> Trained:
     """Trains, and gives back the best state seen.
 
@@ -155,6 +167,7 @@ def train(
         on_epoch: Called at the end of each epoch.
         label: What is trained, in front of what is shown.
         keep_last: The last finite state counts as the best: sparse training makes it worse on purpose.
+        lowerings: How often training may begin anew with a lower rate, where the first epoch does harm.
 
     Returns:
         The best state; where the loss diverged or the user interrupted, that of before.
@@ -175,9 +188,10 @@ def train(
     state = _Progress(epochs * batches)
     done: list[Epoch] = []
     stopped, interrupted, limit = "", False, 0.0
+    lowered = 0
     try:
-        for number in range(1, epochs + 1):
-            began = time.perf_counter()
+        while len(done) < epochs and not stopped:
+            number, began = len(done) + 1, time.perf_counter()
             order = random.permutation(len(source.data))
             shown = f"{label}epoch {number}/{epochs}, {done[-1].evaluated if done else start}"
             state.losses.clear()
@@ -193,17 +207,22 @@ def train(
                         break
                     state.losses.append(loss)
                     advance(1)
+            worth = start if stopped else evaluate(runner)
+            weights = runner.arrays(names)
+            if not worth.finite or not all(np.isfinite(each).all() for each in weights.values()):
+                stopped = stopped or _diverged(number, state.done, worth.loss, last)
+            harmful = bool(stopped) or worth.loss > HARM * start.loss
+            if harmful and not done and lowered < lowerings:
+                runner.restart()
+                lowered, rate, stopped, limit = lowered + 1, rate / LOWER, "", 0.0
+                state = _Progress(epochs * batches)
+                continue
             if stopped:
                 break
-            worth = evaluate(runner)
             seconds = time.perf_counter() - began
             done.append(Epoch(number, float(np.mean(state.losses)), worth, last, seconds))
             if on_epoch is not None:
                 on_epoch(done[-1])
-            weights = runner.arrays(names)
-            if not worth.finite or not all(np.isfinite(each).all() for each in weights.values()):
-                stopped = _diverged(number, state.done, worth.loss, last)
-                break
             if keep_last or worth.worth > best.evaluated.worth:
                 best = _Best(weights, worth, number)
     except KeyboardInterrupt:
@@ -218,6 +237,8 @@ def train(
         stopped,
         diverged=bool(stopped) and not interrupted,
         interrupted=interrupted,
+        rate=rate,
+        lowered=lowered,
     )
 
 

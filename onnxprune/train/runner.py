@@ -76,6 +76,12 @@ class Runner:
         self.count += 1
         return float(self._loss)
 
+    def restart(self) -> None:
+        """Goes back to where the step starts from."""
+        self.count = 0
+        for name, array in self.step.start.items():
+            self._buffers[0][name].update_inplace(np.ascontiguousarray(array))
+
     def values(self, names: Mapping[str, str]) -> dict[str, ort.OrtValue]:
         """Carried values as they are now, without a copy; valid until the next step.
 

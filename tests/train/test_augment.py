@@ -67,6 +67,27 @@ def test_channels_may_come_last_and_other_inputs_stay() -> None:
     np.testing.assert_array_equal(flipped.transpose(0, 3, 1, 2), first)
 
 
+def test_zoomed_images_are_parts_of_their_own() -> None:
+    rows, columns = np.meshgrid(np.arange(12.0), np.arange(16.0), indexing="ij")
+    images = np.stack([np.stack([rows, columns, rows + columns])] * 64).astype(np.float32)
+    found = augment({"x": images}, ["zoom"], np.random.default_rng(0))["x"]
+    assert found.shape == images.shape
+    whole = (found == images).all((1, 2, 3))
+    assert 16 < whole.sum() < 48
+    np.testing.assert_allclose(
+        found[:, 2], found[:, 0] + found[:, 1], rtol=1e-5
+    )  # one part for all channels
+    heights, widths = (
+        np.ptp(found[:, k], axis=(1, 2)) / (size - 1) for k, size in ((0, 12), (1, 16))
+    )
+    areas = heights * widths
+    assert areas.min() > 0.2
+    assert areas[~whole].std() > 0.1
+    for k in (0, 1):
+        steps = np.diff(found[:, k], axis=1 + k)
+        np.testing.assert_allclose(steps, np.broadcast_to(steps[:, :1, :1], steps.shape), atol=1e-4)
+
+
 def test_the_teacher_sees_what_the_model_sees() -> None:
     from onnxprune.runtime.sessions import run, session
 
@@ -97,7 +118,7 @@ def test_only_images_can_be_moved_about() -> None:
 def test_images_without_labels_are_moved_about_unless_told_otherwise() -> None:
     model, data = digits("resnet")
     unlabelled = replace(data.take(16), labels=None)
-    for given, words in ((None, "flip, crop, mix"), ((), ""), (("flip",), "flip")):
+    for given, words in ((None, "flip, crop, zoom, mix"), ((), ""), (("flip",), "flip")):
         options = TrainOptions(epochs=1, block_epochs=0, augment=given, threads=1)
         told = fit(model, unlabelled, model, options).objective
         assert told.partition(" on images augmented by ")[2] == words

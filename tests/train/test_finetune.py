@@ -91,6 +91,24 @@ def test_divergence_stops_and_keeps_what_is_finite(optimizer: Literal["sgd", "ad
     )
 
 
+def test_a_rate_that_does_harm_at_once_is_lowered_unless_it_was_chosen() -> None:
+    """A network that is nearly right: the default rate undoes it."""
+    model, data = digits("lstm")
+    data = Dataset(data.inputs)
+    common = {"epochs": 3, "block_epochs": 0, "augment": (), "relative": False, "threads": 1}
+    small = clone(model)
+    head = next(w for w in weights(small) if w.name == "head.weight")
+    replace(head, head.array() * np.float32(1.02))
+    found = fit(small, data, model, TrainOptions(**common))
+    assert found.trained.lowered > 0
+    assert found.trained.rate == pytest.approx(1e-3 / 4**found.trained.lowered)
+    assert found.trained.best.loss < found.trained.start.loss
+    assert len(found.trained.epochs) == 3
+    stubborn = fit(small, data, model, TrainOptions(**common, lr=1e-3))
+    assert stubborn.trained.lowered == 0
+    assert stubborn.trained.epochs[0].evaluated.loss > 2 * stubborn.trained.start.loss
+
+
 def test_nan_in_a_sample_stops_and_keeps_what_is_finite() -> None:
     model, data = digits("lstm")
     images = data.inputs["image"].copy()
