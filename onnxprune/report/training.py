@@ -15,7 +15,7 @@ from onnxprune.graph import data_file
 from onnxprune.graph.cost import params
 from onnxprune.report.build import PACKAGES
 from onnxprune.report.data import Check, Cost, Report
-from onnxprune.train import Finetuned, TrainOptions
+from onnxprune.train import Finetuned
 
 __all__ = ["training_check", "training_notes", "training_report"]
 
@@ -23,7 +23,6 @@ __all__ = ["training_check", "training_notes", "training_report"]
 def training_report(
     input: Path,
     output: Path,
-    options: TrainOptions,
     original: ir.Model,
     done: Finetuned,
     checks: tuple[Check, ...],
@@ -35,7 +34,7 @@ def training_report(
         command="finetune",
         input=str(input),
         output=str(output),
-        options={**asdict(options), "lr": options.rate},
+        options={**asdict(done.options), "lr": done.trained.rate},
         before=Cost(params(original), _bytes(input)),
         after=Cost(params(done.model), _bytes(output)),
         checks=(training_check(done), *checks),

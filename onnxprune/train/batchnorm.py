@@ -25,7 +25,7 @@ from onnxprune.progress import Progress, Silent
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
 
-__all__ = ["Live", "live", "reestimate"]
+__all__ = ["Live", "has_batchnorm", "live", "reestimate"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Live:
 
     model: ir.Model
     running: dict[str, str]
+
+
+def has_batchnorm(model: ir.Model) -> bool:
+    """Whether the main graph has any."""
+    return bool(_nodes(model))
 
 
 def live(

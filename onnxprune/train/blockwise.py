@@ -129,10 +129,11 @@ def _of_blocks(options: TrainOptions) -> TrainOptions:
     return replace(
         options,
         epochs=options.block_epochs or EPOCHS,
-        batch_size=min(SIZE, options.batch_size),
+        batch_size=min(SIZE, options.batch),
         lr=None,
         optimizer="adamw",
         relative=True,
+        weight_decay=0.0,
         ema=None,
         l1=0.0,
         l2=0.0,

@@ -67,4 +67,4 @@ def finetune_file(
     with clock.step("save"), progress.step("saving"):
         save(done.model, output)
     notes = (samples.note,) if samples.note else ()
-    return training_report(input, output, options, model, done, checks, clock.seconds, notes)
+    return training_report(input, output, model, done, checks, clock.seconds, notes)

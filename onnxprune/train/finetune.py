@@ -18,7 +18,15 @@ from onnxprune.train.batch import opened
 from onnxprune.train.blocks import Kept
 from onnxprune.train.blockwise import distil_blocks
 from onnxprune.train.features import with_features
-from onnxprune.train.fit import LEAST_LIVE, BlockFit, Finetuned, fit_to, take_over, with_weights
+from onnxprune.train.fit import (
+    LEAST_LIVE,
+    BlockFit,
+    Finetuned,
+    fit_to,
+    is_live,
+    take_over,
+    with_weights,
+)
 from onnxprune.train.harmless import harmless
 from onnxprune.train.loop import Epoch
 from onnxprune.train.objective import Source, objective
@@ -82,7 +90,6 @@ def fit(
         progress: Where it is shown.
         on_epoch: Called at the end of each epoch.
     """
-    options = options.settled(data.labels is not None)
     model = given = untie(inline(model))
     _check_teacher(model, teacher)
     free, data = opened([model, *([inline(teacher)] if teacher is not None else [])], data)
@@ -111,10 +118,11 @@ def fit(
     said = None
     if told is not None and goal.teacher:
         said = session(told, options.providers, threads=options.threads)
-    batch = options.batch_size
     put = Unfolded(model, trainable(model, options.include, options.exclude), ())
     if _unfolds(seen, options):
         put = unfold(model, put.chosen, seen, options.providers, options.seed)
+    options = options.settled(data.labels is not None, len(seen), is_live(put.model, options, seen))
+    batch = options.batch
     found = fit_to(
         put.model,
         put.chosen,
@@ -131,6 +139,7 @@ def fit(
         found,
         trained=trained,
         model=with_weights(given, trained),
+        options=options,
         objective=f"{found.objective}{moved}",
         blocks=tuple(blocks),
     )
@@ -170,7 +179,7 @@ def _ways(
 def _unfolds(data: Dataset, options: TrainOptions) -> bool:
     """Whether normalisation that was folded away is put back: if not said, where there are samples enough for it."""
     wanted = options.unfold if options.unfold is not None else len(data) >= MANY
-    fits = options.batch_size >= LEAST_LIVE and data.fixed_batch is None and not data.stacked
+    fits = options.batch >= LEAST_LIVE and data.fixed_batch is None and not data.stacked
     return wanted and fits and options.batchnorm != "frozen" and not options.group_lasso
 
 

@@ -15,7 +15,7 @@ from onnxprune.graph import Weight, clone, replace, weights
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session
-from onnxprune.train.batchnorm import Live, live
+from onnxprune.train.batchnorm import Live, has_batchnorm, live
 from onnxprune.train.lasso import Group, groups_of
 from onnxprune.train.lift import Arrays, evaluation, lift
 from onnxprune.train.loop import Epoch, Evaluated, Trained, train
@@ -30,6 +30,7 @@ __all__ = [
     "BlockFit",
     "Finetuned",
     "fit_to",
+    "is_live",
     "take_over",
     "with_weights",
     "zero_masks",
@@ -48,6 +49,7 @@ class Finetuned:
     Attributes:
         model: A copy of the model with the best weights seen.
         trained: What the loop did.
+        options: How, with what was left open decided.
         objective: What was made small, in words.
         weights: How many tensors were trained.
         blocks: What became of each block, where they were trained one by one before.
@@ -55,6 +57,7 @@ class Finetuned:
 
     model: ir.Model
     trained: Trained
+    options: TrainOptions
     objective: str
     weights: int
     blocks: tuple[BlockFit, ...] = ()
@@ -101,7 +104,7 @@ def fit_to(
         on_epoch: Called at the end of each epoch.
         label: What is trained, in front of what is shown.
     """
-    batch, seen = options.batch_size, source.data
+    batch, seen = options.batch, source.data
     example = source.feed(rows_of(seen, min(batch, 2), np.arange(len(seen)), whole=False)[0])
     feeds = {name: example[name] for name in seen.inputs}
     mode = _mode(model, options, seen, feeds)
@@ -142,7 +145,7 @@ def fit_to(
         keep_last=options.group_lasso > 0,
         lowerings=LOWERINGS if options.lr is None and not options.group_lasso else 0,
     )
-    return Finetuned(with_weights(model, trained), trained, goal.words, len(chosen))
+    return Finetuned(with_weights(model, trained), trained, options, goal.words, len(chosen))
 
 
 def zero_masks(chosen: Sequence[Weight]) -> dict[str, np.ndarray]:
@@ -168,10 +171,16 @@ def scales_of(chosen: Sequence[Weight]) -> dict[str, np.ndarray]:
     return found
 
 
+def is_live(model: ir.Model, options: TrainOptions, data: Dataset) -> bool:
+    """Whether BatchNormalizations are to have the statistics of each batch, and there are any."""
+    size = 1 if data.stacked else data.fixed_batch or min(options.batch, len(data))
+    few = options.batchnorm == "auto" and size < LEAST_LIVE
+    return options.batchnorm != "frozen" and not few and has_batchnorm(model)
+
+
 def _mode(model: ir.Model, options: TrainOptions, data: Dataset, feeds: Arrays) -> Live:
     """The model with live BatchNormalizations where they are wanted, or possible if that is left open."""
-    size = 1 if data.stacked else data.fixed_batch or min(options.batch_size, len(data))
-    if options.batchnorm == "frozen" or (options.batchnorm == "auto" and size < LEAST_LIVE):
+    if not is_live(model, options, data):
         return Live(model, {})
     try:
         return live(model, feeds=feeds)
@@ -186,7 +195,7 @@ def _groups(model: ir.Model, data: Dataset, chosen: Sequence[Weight]) -> list[Gr
 
 
 def _schedule(options: TrainOptions, data: Dataset) -> Any:
-    each = len(rows_of(data, options.batch_size, np.arange(len(data)), whole=True))
+    each = len(rows_of(data, options.batch, np.arange(len(data)), whole=True))
     warmup = 0 if options.schedule == "one-cycle" else round(options.warmup * each * options.epochs)
     return schedule(options.schedule, warmup)
 

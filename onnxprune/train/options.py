@@ -13,9 +13,14 @@ from onnxprune.train.step import StepOptions
 
 __all__ = ["TrainOptions", "make_options"]
 
-OptimizerName = Literal["adamw", "sgd"]
+OptimizerName = Literal["auto", "adamw", "sgd"]
 BatchNorm = Literal["auto", "live", "frozen"]
-_RATE, _ABSOLUTE_RATE = 1e-2, 1e-3
+_ABSOLUTE_RATE, _RELATIVE_RATE = 1e-3, 1e-2
+_SGD_RATE, _SGD_BATCH = 0.05, 128
+"""A rate and the samples a step that go with it; in proportion to them: Goyal et al. 2017, arXiv:1706.02677."""
+_SGD_DECAY = 5e-4
+_BATCH, _LARGE_BATCH, _MANY = 32, 128, 4000
+"""Samples a step, and from how many samples on more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +32,16 @@ class TrainOptions:
         block_epochs: How often each block sees the samples when the blocks of the model learn one by one, before the
             whole is trained, to give what the original's give; 0 leaves that out. None: so where there is a teacher
             and there are no labels.
-        batch_size: Samples a step; a fixed batch of the model overrules it.
-        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, 1e-2 for SGD and where it is relative.
-        optimizer: `adamw` or `sgd`.
+        batch_size: Samples a step; a fixed batch of the model overrules it. None: 128 of 4000 samples or more, else 32.
+        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, 1e-2 where it is relative, for SGD 0.05 by
+            128 samples a step; where that does harm at once, less.
+        optimizer: `adamw`, `sgd`, or `auto`: SGD, with Nesterov's momentum and a weight decay of 5e-4 if none is
+            given, where there are labels, the network is normalised by its batches, and no rate is given; else AdamW.
         relative: Of AdamW: whether the rate is relative to the size of each weight's numbers, which BatchNormalization
             folded into them may have made anything; None: where no rate is given and there are no labels.
         momentum: Of SGD.
         nesterov: Of SGD.
-        weight_decay: Of the optimizer; applies to weights of two and more axes.
+        weight_decay: Of the optimizer; applies to weights of two and more axes. None: see `optimizer`, else 0.
         schedule: `constant`, `cosine` or `one-cycle`.
         warmup: Share of all steps in which the rate rises linearly, 0 <= w < 1.
         clip_norm: Largest global norm of the gradients; None does not clip.
@@ -65,13 +72,13 @@ class TrainOptions:
 
     epochs: int = 10
     block_epochs: int | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     lr: float | None = None
-    optimizer: OptimizerName = "adamw"
+    optimizer: OptimizerName = "auto"
     relative: bool | None = None
     momentum: float = 0.9
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: float | None = None
     schedule: str = "cosine"
     warmup: float = 0.05
     clip_norm: float | None = 1.0
@@ -97,7 +104,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Raises OptionError where a value is out of range."""
-        for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size)):
+        for name, value in (("epochs", self.epochs), ("batch-size", self.batch)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
         if not 0 < self.rate < float("inf"):
@@ -109,7 +116,7 @@ class TrainOptions:
                 f"features must be a finite number of at least 0, not {self.features}"
             )
         if self.optimizer not in get_args(OptimizerName):
-            raise OptionError(f"unknown optimizer {self.optimizer!r}: choose from adamw, sgd")
+            raise OptionError(f"unknown optimizer {self.optimizer!r}: choose from auto, adamw, sgd")
         if self.batchnorm not in get_args(BatchNorm):
             raise OptionError(f"batchnorm is auto, live or frozen, not {self.batchnorm!r}")
         for name, share in (("warmup", self.warmup), ("held-aside", self.held_aside)):
@@ -120,22 +127,44 @@ class TrainOptions:
         _ = self.method, self.step
 
     @property
+    def batch(self) -> int:
+        """Samples a step, as few as by default where none are given."""
+        return _BATCH if self.batch_size is None else self.batch_size
+
+    @property
     def rate(self) -> float:
         """The learning rate, that of the optimizer where none is given."""
         if self.lr is not None:
             return self.lr
-        return _ABSOLUTE_RATE if self.optimizer == "adamw" and not self.scaled else _RATE
+        if self.optimizer == "sgd":
+            return _SGD_RATE * self.batch / _SGD_BATCH
+        return _RELATIVE_RATE if self.scaled else _ABSOLUTE_RATE
 
     @property
     def scaled(self) -> bool:
         """Whether updates are scaled by the size of each weight's numbers."""
-        return bool(self.relative) and self.optimizer == "adamw"
+        return bool(self.relative) and self.optimizer != "sgd"
 
-    def settled(self, labels: bool) -> TrainOptions:
-        """With `relative` decided."""
-        if self.relative is not None:
-            return self
-        return replace(self, relative=self.lr is None and not labels)
+    def settled(self, labels: bool, samples: int, normalised: bool) -> TrainOptions:
+        """With everything decided that was left open, but for the rate.
+
+        Args:
+            labels: Whether there are any.
+            samples: How many are trained on.
+            normalised: Whether BatchNormalization has the statistics of each batch.
+        """
+        by_sgd = self.optimizer == "auto" and labels and normalised and self.lr is None
+        decay = self.weight_decay
+        return replace(
+            self,
+            batch_size=self.batch_size or (_LARGE_BATCH if samples >= _MANY else _BATCH),
+            optimizer=("sgd" if by_sgd else "adamw")
+            if self.optimizer == "auto"
+            else self.optimizer,
+            nesterov=self.nesterov or by_sgd,
+            weight_decay=(_SGD_DECAY if by_sgd else 0.0) if decay is None else decay,
+            relative=self.lr is None and not labels if self.relative is None else self.relative,
+        )
 
     def by_blocks(self, labels: bool) -> bool:
         """Whether blocks are trained one by one first: if not said, where there are no labels."""
@@ -144,9 +173,10 @@ class TrainOptions:
     @property
     def method(self) -> Optimizer:
         """The optimizer."""
+        decay = self.weight_decay or 0.0
         if self.optimizer == "sgd":
-            return SGD(self.momentum, self.nesterov, self.weight_decay)
-        return AdamW(weight_decay=self.weight_decay)
+            return SGD(self.momentum, self.nesterov, decay)
+        return AdamW(weight_decay=decay)
 
     @property
     def step(self) -> StepOptions:
