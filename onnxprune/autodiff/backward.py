@@ -95,8 +95,9 @@ def _dependents(nodes: Sequence[ir.Node], targets: Sequence[ir.Value]) -> set[ir
 
 
 def _carries(node: ir.Node, output: ir.Value, found: set[ir.Value]) -> bool:
-    """Whether an output has a gradient: floating-point numbers do, and quantised ones."""
-    if is_float(output) or node.op_type == "QuantizeLinear":
+    """Whether an output has a gradient: real numbers do, what stands for them, and what may hold some."""
+    entry = registry.find(node)
+    if is_float(output) or output.dtype is None or (entry is not None and entry.integer):
         return True
     return any(value in found and value.dtype == output.dtype for value in node.inputs if value)
 

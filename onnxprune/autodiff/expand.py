@@ -63,6 +63,10 @@ def _keep(node: ir.Node, function: ir.Function) -> None:
 
 
 def _definition(node: ir.Node, version: int) -> ir.Function | None:
+    if any(
+        value is not None and not isinstance(value.type, ir.TensorType) for value in node.inputs
+    ):
+        return None  # onnx's own function builders ask for the types of all inputs
     schema: Any = onnx.defs.get_schema(node.op_type, version, "")
     if schema.has_function:
         proto = schema.function_body
@@ -82,7 +86,8 @@ def _context_dependent(schema: Any, node: ir.Node, version: int) -> bytes:
     types = []
     for value in node.inputs:
         proto = onnx.TypeProto()
-        if value is not None and value.dtype is not None:
+        if value is not None:
+            assert value.dtype is not None
             dims = None if value.shape is None else value.shape.dims
             shape = None if dims is None else [d if isinstance(d, int) else None for d in dims]
             proto = onnx.helper.make_tensor_type_proto(int(value.dtype), shape)

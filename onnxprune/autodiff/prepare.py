@@ -2,7 +2,7 @@
 
 Functions are inlined, the opset is at least 18, initializers are no inputs and all in the main graph,
 every value carries the element type and shape that a real run gave it, and ops that have no rule but
-are defined in terms of simpler ones, by ONNX or by `definitions.py`, are replaced by those.
+are defined in terms of simpler ones, by ONNX or in `definitions`, are replaced by those.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from onnxprune.autodiff.control import hoist_constants
 from onnxprune.autodiff.definitions import write_out
 from onnxprune.autodiff.expand import expand
 from onnxprune.autodiff.opset import raise_opset
+from onnxprune.autodiff.sequences import resolve
 from onnxprune.autodiff.shapes import annotate
 from onnxprune.autodiff.unroll import unroll
 from onnxprune.graph import clone, inline
@@ -53,7 +54,8 @@ def prepare(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]] | None = 
     for turn in range(_MOST_EXPANSIONS):
         expanded = expand(prepared)
         written = write_out(prepared, f"defined{turn}/")
-        if not unroll(prepared, f"unrolled{turn}/") and not expanded and not written:
+        resolved = resolve(prepared, f"resolved{turn}/")
+        if not (unroll(prepared, f"unrolled{turn}/") or expanded or written or resolved):
             break
         annotate(prepared, feeds)
     return prepared

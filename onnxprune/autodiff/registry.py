@@ -135,24 +135,33 @@ AnyRule = TypeVar("AnyRule", bound=Rule)
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered rule and whether its gradients still have the output's (broadcast) shape."""
+    """A registered rule.
+
+    Attributes:
+        rule: It.
+        broadcast: Its gradients still have the output's (broadcast) shape.
+        integer: The op's integer outputs have gradients: they stand for real numbers.
+    """
 
     rule: Rule
     broadcast: bool = False
+    integer: bool = False
 
 
 _RULES: dict[tuple[str, str], Entry] = {}
 
 
-def vjp(*op_types: str, domain: str = "", broadcast: bool = False) -> Callable[[AnyRule], AnyRule]:
+def vjp(
+    *op_types: str, domain: str = "", broadcast: bool = False, integer: bool = False
+) -> Callable[[AnyRule], AnyRule]:
     """Register a rule for ops; see the module's text for what a rule is.
 
     Args:
         *op_types: The ops that the rule is for.
         domain: Their domain, empty for the default one.
         broadcast: The rule returns gradients in the shape of the first output; the driver sums them
-            down to each
-            input's shape.
+            down to each input's shape.
+        integer: The ops' integer outputs stand for real numbers, and have gradients.
 
     Returns:
         A decorator that leaves the rule as it is.
@@ -165,7 +174,7 @@ def vjp(*op_types: str, domain: str = "", broadcast: bool = False) -> Callable[[
         for op_type in op_types:
             if (domain, op_type) in _RULES:
                 raise ValueError(f"{op_type!r} of domain {domain!r} already has a rule")
-            _RULES[domain, op_type] = Entry(rule, broadcast)
+            _RULES[domain, op_type] = Entry(rule, broadcast, integer)
         return rule
 
     return register

@@ -18,7 +18,7 @@ from onnxprune.autodiff.builder import Ops, Tensor
 from onnxprune.autodiff.control import captured_values, subgraphs
 from onnxprune.autodiff.rewrite import rewrite
 
-__all__ = ["unroll"]
+__all__ = ["copy_body", "unroll"]
 
 _MOST_STEPS = 512
 
@@ -51,7 +51,7 @@ def _constant(value: ir.Value | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy()
 
 
-def _copy(op: Ops, body: ir.Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
+def copy_body(op: Ops, body: ir.Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Append a body's nodes, reading `inputs`; its outputs."""
     values: dict[ir.Value, ir.Value] = {
         formal: actual.value for formal, actual in zip(body.inputs, inputs, strict=True)
@@ -86,7 +86,7 @@ def _if(op: Ops, node: ir.Node) -> list[Tensor]:
     condition = _constant(node.inputs[0])
     assert condition is not None
     name = "then_branch" if condition.ravel()[0] else "else_branch"
-    return _copy(op, node.attributes[name].as_graph(), [])
+    return copy_body(op, node.attributes[name].as_graph(), [])
 
 
 def _length(node: ir.Node) -> int:
@@ -125,7 +125,7 @@ def _scan(op: Ops, node: ir.Node) -> list[Tensor]:
                 strict=True,
             )
         ]
-        made = _copy(op, body, [*states, *slices])
+        made = copy_body(op, body, [*states, *slices])
         states = made[:held]
         for stack, result in zip(stacks, made[held:], strict=True):
             stack.append(result)
@@ -167,7 +167,7 @@ def _loop(op: Ops, node: ir.Node) -> list[Tensor]:
     stacks: list[list[Tensor]] = [[] for _ in range(len(node.outputs) - len(states))]
     going_on = op.constant(np.array(True))
     for t in range(_trips(node)):
-        made = _copy(op, body, [op.constant(np.array(t)), going_on, *states])
+        made = copy_body(op, body, [op.constant(np.array(t)), going_on, *states])
         states = made[1 : 1 + len(states)]
         for stack, result in zip(stacks, made[1 + len(states) :], strict=True):
             stack.append(result)

@@ -116,16 +116,11 @@ def _mask(call: Call, x: Tensor, low: float, high: float) -> Tensor:
     return call.op.cast(call.op.And(x > low, x < high), x.dtype)
 
 
-@vjp("Identity", "CastLike")
+@vjp("Identity", "Cast", "CastLike")
 def identity(call: Call, dy: Tensor) -> Gradients:
-    """A gradient of the input's type."""
-    return (call.op.cast(dy, call.x.dtype), *(None for _ in call.inputs[1:]))
-
-
-@vjp("Cast")
-def cast(call: Call, dy: Tensor) -> Gradients:
-    """Between floating-point types; there is none through integers."""
-    return (call.op.cast(dy, call.x.dtype) if call.x.dtype.is_floating_point() else None,)
+    """A gradient of the input's type; integers that stand for real numbers have real gradients."""
+    dx = call.op.cast(dy, call.x.dtype) if call.x.dtype.is_floating_point() else dy
+    return (dx, None)[: len(call.inputs)]
 
 
 @vjp("Dropout")

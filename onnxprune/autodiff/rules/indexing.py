@@ -187,3 +187,22 @@ def compress(call: Call, dy: Tensor) -> Gradients:
     zeros = op.transpose(op.zeros_like(x), perm)
     written = op.ScatterND(zeros, op.Unsqueeze(places, [1]), op.transpose(dy, perm))
     return op.transpose(written, [*range(1, axis + 1), 0, *range(axis + 1, x.rank)]), None
+
+
+@vjp("Unique")
+def unique(call: Call, dy: Tensor, *_: Tensor | None) -> Gradients:
+    """To the first of equals: where the second output says."""
+    op, x, node = call.op, call.x, call.node
+    if len(node.outputs) < 2 or not node.outputs[1].name:
+        node.resize_outputs(max(len(node.outputs), 2))
+        node.outputs[1].name = f"{call.y.value.name}.indices"
+        node.outputs[1].type = ir.TensorType(ir.DataType.INT64)
+    places = op.Unsqueeze(Tensor(node.outputs[1], op), [1])
+    if "axis" not in node.attributes:
+        flat = op.reshape(op.zeros_like(x), [-1])
+        return (op.reshape_like(op.ScatterND(flat, places, dy), x),)
+    axis = call.int("axis") % x.rank
+    swapped = [axis, *(a for a in range(x.rank) if a != axis)]
+    back = sorted(range(x.rank), key=swapped.__getitem__)
+    zeros = op.transpose(op.zeros_like(x), swapped)
+    return (op.transpose(op.ScatterND(zeros, places, op.transpose(dy, swapped)), back),)

@@ -10,6 +10,8 @@ from onnxprune.autodiff.registry import Call, Gradients, no_gradient, vjp
 
 no_gradient("Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "Range", "RandomNormal")
 no_gradient("RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+no_gradient("MelWeightMatrix", "ImageDecoder", "TfIdfVectorizer", "OptionalHasElement")
+no_gradient("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit")
 
 
 @vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")

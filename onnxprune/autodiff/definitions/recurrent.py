@@ -1,19 +1,11 @@
-"""Ops, and forms of ops, written out in simpler ones where ONNX gives them no function.
+"""LSTM, GRU and RNN in forms that `rules/recurrent.py` has no rule for: step by step.
 
-A rule for each would repeat those of what they are made of. So they are replaced, and differentiated as
-what they become:
-
-    recurrent nodes     with peepholes, clip, coupled gates or other activations: step by step, if the
-                        number of steps is static
-    STFT                frames, times the window, DFT
-    DeformConv          GridSample where the offsets say, times the mask, MatMul
-
-The values and their types are known (`shapes.py`) when this runs.
+Peepholes, clip, coupled gates, other activations than the usual ones. The number of steps must be
+static.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,53 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.registry import Call, NoGradientError
-from onnxprune.autodiff.rewrite import rewrite
-
-__all__ = ["write_out"]
-
-Definition = Callable[[Call], Sequence[Tensor]]
-"""Writes what a node computes; one tensor an output."""
-
-_DEFINITIONS: dict[str, tuple[Callable[[ir.Node], bool], Definition]] = {}
-
-
-def write_out(model: ir.Model, prefix: str) -> bool:
-    """Replace, in place, the nodes of the main graph that have a definition here.
-
-    Args:
-        model: Its values have types and shapes.
-        prefix: Start of the names of new values, which no other name starts with.
-
-    Returns:
-        Whether there was any.
-    """
-
-    def written(op: Ops, node: ir.Node) -> Sequence[Tensor]:
-        inputs = tuple(None if v is None else Tensor(v, op) for v in node.inputs)
-        outputs = tuple(Tensor(v, op) for v in node.outputs)
-        call = Call(node, op, inputs, outputs, (False,) * len(inputs))
-        return _DEFINITIONS[node.op_type][1](call)
-
-    return rewrite(model, prefix, _applies, written)
-
-
-def _applies(node: ir.Node) -> bool:
-    entry = _DEFINITIONS.get(node.op_type)
-    return node.domain in {"", "ai.onnx"} and entry is not None and entry[0](node)
-
-
-def _defined(
-    *op_types: str, where: Callable[[ir.Node], bool] = lambda _: True
-) -> Callable[[Definition], Definition]:
-    def register(definition: Definition) -> Definition:
-        _DEFINITIONS.update(dict.fromkeys(op_types, (where, definition)))
-        return definition
-
-    return register
-
-
-# Recurrent nodes
+from onnxprune.autodiff.definitions.table import defined
+from onnxprune.autodiff.registry import Call
 
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _RULED = [*([names, names * 2] for names in _DEFAULTS.values()), [["Relu"], ["Relu", "Relu"]]]
@@ -139,7 +86,7 @@ def _activation(op: Ops, name: str, alpha: float, beta: float, limit: float) -> 
     return lambda x: formula(op.Min(op.Max(x, -limit), limit) if limit else x)
 
 
-@_defined("LSTM", "GRU", "RNN", where=_unusual)
+@defined("LSTM", "GRU", "RNN", where=_unusual)
 def recurrent(call: Call) -> Sequence[Tensor]:
     """Each direction step by step, in the notation of the ONNX standard."""
     op, x = call.op, call.x
@@ -240,77 +187,3 @@ def _cell(call: Call, k: int, functions: Sequence[Activation]) -> Callable[..., 
 
     cells: dict[str, Callable[..., Sequence[Tensor]]] = {"LSTM": lstm, "GRU": gru, "RNN": rnn}
     return cells[kind]
-
-
-# Frames of a signal
-
-
-@_defined("STFT")
-def stft(call: Call) -> Sequence[Tensor]:
-    """Short-time Fourier transform of batch x samples x 1 (or 2)."""
-    op, (x, step) = call.op, call.inputs[:2]
-    window, length = call.input(2), call.input(3)
-    if length is None and window is None:
-        raise NoGradientError("STFT without a window and a frame length")
-    size = op.Shape(window) if length is None else op.reshape(length, [1])
-    samples = op.Slice(op.shape_of(x), [1], [2], [0])
-    stride = op.Cast(op.reshape(step, [1]), to=7)
-    size = op.Cast(size, to=7)
-    zero, one = (op.constant(np.array(k)) for k in (0, 1))
-    count = (samples - size) / stride + 1
-    starts = op.Range(zero, op.Squeeze(count, [0]), one) * stride
-    places = op.Unsqueeze(starts, [1]) + op.Range(zero, op.Squeeze(size, [0]), one)
-    frames = op.Gather(x, places, axis=1)  # batch x frames x size x parts
-    if window is not None:
-        frames = frames * op.Unsqueeze(window, [1])
-    onesided = call.int("onesided", 1)
-    if op.graph.opset_imports[""] < 20:
-        return [op.DFT(frames, axis=2, onesided=onesided)]
-    return [op.DFT(frames, None, op.constant(np.array(2)), onesided=onesided)]
-
-
-# Convolution at places that the data says
-
-
-@_defined("DeformConv")
-def deform_conv(call: Call) -> Sequence[Tensor]:
-    """Dai et al. 2017, arXiv:1703.06211, with masks (Zhu et al. 2018, arXiv:1811.11168), in 2-D."""
-    op, (x, w, offset) = call.op, call.inputs[:3]
-    bias, mask = call.input(3), call.input(4)
-    if x.rank != 4 or None in (*x.shape, *w.shape, *call.y.shape):
-        raise call.error("only 2-D, of static sizes")
-    n, c, *size = (int(s or 0) for s in x.shape)
-    k, _, *kernel = (int(s or 0) for s in w.shape)
-    out = [int(s or 0) for s in call.y.shape[2:]]
-    strides, dilations = call.ints("strides", [1, 1]), call.ints("dilations", [1, 1])
-    pads, group = call.ints("pads", [0] * 4), call.int("group", 1)
-    fields, taps, places = call.int("offset_group", 1), kernel[0] * kernel[1], out[0] * out[1]
-    base = np.array(
-        [
-            [
-                [
-                    [
-                        i * strides[0] - pads[0] + a * dilations[0],
-                        j * strides[1] - pads[1] + b * dilations[1],
-                    ]
-                ]
-                for i, j in itertools.product(range(out[0]), range(out[1]))
-            ]
-            for a, b in itertools.product(range(kernel[0]), range(kernel[1]))
-        ]
-    ).reshape(1, 1, taps, places, 2)
-    moved = op.Transpose(op.reshape(offset, [n, fields, taps, 2, places]), perm=[0, 1, 2, 4, 3])
-    pixels = moved + op.constant(base, x.dtype)
-    to_grid = op.constant(np.array([2.0 / size[0], 2.0 / size[1]]), x.dtype)
-    grid = (pixels + 0.5) * to_grid - 1.0
-    grid = op.Gather(grid, [1, 0], axis=-1)  # GridSample counts from the last axis
-    images = op.reshape(x, [n * fields, c // fields, *size])
-    grid = op.reshape(grid, [n * fields, taps, places, 2])
-    mode = "bilinear" if op.graph.opset_imports[""] < 20 else "linear"
-    read = op.GridSample(images, grid, mode=mode, padding_mode="zeros", align_corners=0)
-    if mask is not None:
-        read = read * op.reshape(mask, [n * fields, 1, taps, places])
-    columns = op.reshape(read, [n, group, c // group * taps, places])
-    rows = op.reshape(w, [1, group, k // group, c // group * taps])
-    y = op.reshape(op.MatMul(rows, columns), [n, k, *out])
-    return [y if bias is None else y + op.reshape(bias, [1, k, 1, 1])]
