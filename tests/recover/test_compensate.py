@@ -9,6 +9,7 @@ import numpy as np
 from onnxprune.calibrate import contractions
 from onnxprune.dims import cut
 from onnxprune.recover import compensate
+from onnxprune.runtime.shelf import Shelf
 from tests.models import named
 from tests.scores.test_obs import two_layers
 
@@ -21,6 +22,6 @@ def test_the_weights_left_are_the_ones_given(tmp_path: Path) -> None:
     pruned = cut(tracing, keep)
     before = named(pruned, "a").copy()
     fitted = np.random.default_rng(0).normal(size=(1, 4, 4))
-    compensate(tracing, keep, pruned, {second.node: fitted})
+    compensate(tracing, keep, pruned, {second.node: Shelf(0).keep(fitted)})
     np.testing.assert_allclose(named(pruned, "b")[:, :, 0, 0], fitted[0], rtol=1e-6)
     np.testing.assert_array_equal(named(pruned, "a"), before)
