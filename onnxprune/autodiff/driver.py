@@ -89,6 +89,7 @@ def _finish(model: ir.Model, op: Ops, results: Sequence[Tensor], names: Sequence
         taken.add(name)
         output.value.name = name
         graph.outputs.append(output.value)
+    graph.sort()  # a rule may have replaced what it found
     drop_unused(graph)
     for branching in [node for node in graph.all_nodes() if node.op_type == "If"]:
         for body in subgraphs(branching):

@@ -1,8 +1,9 @@
 """LSTM, GRU and RNN: back-propagation through time.
 
-The hidden states are among the outputs, so everything that a step computes can be computed again
-for all steps at once. What is left to a loop (Scan) are the recurrences themselves: the cells of an
-LSTM, forward, and the gradients of the states, backward, with all coefficients prepared. With s' =
+The hidden states of a GRU or RNN are among the outputs, so everything that a step computes can be
+computed again for all steps at once. An LSTM tells nothing of its cells: it is run as a loop (Scan)
+that keeps them and the gates, in place of the node. Then only the recurrences of the gradients are
+left to a loop, backward, with all coefficients prepared. With s' =
 s (1 - s) and da the gradient before the activations,
 
     LSTM  c = f c- + i g,  h = o tanh c
@@ -20,9 +21,10 @@ forward one on sequences turned around; behind a sequence's length the state is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
 from onnxprune.autodiff.registry import Call, Gradients, vjp
@@ -94,6 +96,7 @@ class _Result:
     first_dh: Tensor
     first_dc: Tensor | None = None
     d_r: Tensor | None = None  # where it is not state_side^T h-
+    forward: tuple[Tensor, ...] | None = None  # the node's outputs, where they were computed anew
 
 
 def shifted(op: Ops, first: Tensor, sequence: Tensor) -> Tensor:
@@ -148,18 +151,26 @@ def _lstm(d: _Direction) -> _Result:
     assert d.first_c is not None
     assert d.last_dc is not None
     wb, rb = d.biases()
-    a = op.MatMul(d.x, _turned(d.w)) + op.MatMul(d.before, _turned(d.r)) + (wb + rb)
-    ai, ao, af, ag = d.gates(a, 4)
-    i, o, f, g = op.Sigmoid(ai), op.Sigmoid(ao), op.Sigmoid(af), op.Tanh(ag)
-    forget, write = d.masked(f, 1.0), d.masked(i * g)
+    recurrent, halves = d.r, op.constant(np.array([3 * _size(d), _size(d)]))
 
-    def cell(
+    def run(
         inner: Ops, states: Sequence[Tensor], slices: Sequence[Tensor]
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        c = states[0] * slices[0] + slices[1]
-        return [c], [c]
+        a = inner.Gemm(states[0], Tensor(recurrent.value, inner), slices[0], transB=1)
+        opened, written = inner.call("Split", a, Tensor(halves.value, inner), outputs=2, axis=-1)
+        gates, g = inner.Sigmoid(opened), inner.Tanh(written)
+        i, o, f = inner.call("Split", gates, outputs=3, axis=-1, num_outputs=3)
+        c = f * states[1] + i * g
+        new = [o * inner.Tanh(c), c]
+        if d.mask is not None:
+            new = [inner.where(slices[1], a, b) for a, b in zip(new, states, strict=True)]
+        return new, [new[1], gates, g]
 
-    _, (cells,) = scan(op, cell, [d.first_c], [forget, write])
+    inputs = op.MatMul(d.x, _turned(d.w)) + (wb + rb)
+    masks = [] if d.mask is None else [d.mask]
+    lasts, (cells, opened, g) = scan(op, run, [d.first_h, d.first_c], [inputs, *masks])
+    i, o, f = d.gates(opened, 3)
+    forget = d.masked(f, 1.0)
     tanh = op.Tanh(cells)
     k_c = d.masked(o * (1.0 - tanh * tanh))
     k_o = d.masked(tanh * o * (1.0 - o))
@@ -184,7 +195,7 @@ def _lstm(d: _Direction) -> _Result:
 
     # The gradient of h, as a state, holds that of the output already: each step adds that of the one before.
     last = op.Squeeze(op.Slice(d.dy, [-1], [2**31], [0]), [0])
-    earlier = shifted(op, d.last_dh * 0.0, d.dy)
+    earlier = op.Pad(op.Slice(d.dy, [0], [-1], [0]), [1, 0, 0, 0, 0, 0])
     first, (da,) = scan(
         op,
         step,
@@ -194,7 +205,7 @@ def _lstm(d: _Direction) -> _Result:
     )
     di, df, dg, do = d.gates(da, 4)
     da = op.Concat(di, do, df, dg, axis=-1)
-    return _Result(da, da, first[0], first[1])
+    return _Result(da, da, first[0], first[1], forward=(d.masked(o * tanh), *lasts))
 
 
 def _gru(d: _Direction) -> _Result:
@@ -283,10 +294,14 @@ def _recurrent(
     op = call.op
     direction = call.str("direction", "forward")
     reversed_ = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[direction]
-    parts = []
+    parts, outputs = [], []
     for index, backwards in enumerate(reversed_):
         d = _direction(call, dys, index, backwards)
         result = cell(d)
+        if result.forward is not None:
+            y, *lasts = result.forward
+            d = replace(d, h=y)
+            outputs.append((_in_time(call, y, backwards), *lasts))
         dx = op.MatMul(result.input_side, d.w)
         d_r = _outer(op, result.state_side, d.before) if result.d_r is None else result.d_r
         bias = op.Concat(
@@ -303,6 +318,9 @@ def _recurrent(
             )
         )
 
+    if outputs and call.node.graph is op.graph:
+        _take_over(call, outputs)
+
     def stacked(place: int) -> Tensor:
         return op.Concat(*(op.Unsqueeze(part[place], [0]) for part in parts), axis=0)
 
@@ -314,6 +332,16 @@ def _recurrent(
         gradient if i < len(call.inputs) and call.inputs[i] is not None else None
         for i, gradient in enumerate(gradients[: len(call.inputs)])
     ]
+
+
+def _take_over(call: Call, directions: Sequence[tuple[Tensor, ...]]) -> None:
+    """Have what reads the node's outputs read those of each direction; the node is of no more use."""
+    op = call.op
+    for place, (old, *parts) in enumerate(zip(call.node.outputs, *directions, strict=False)):
+        axis = 1 if place == 0 else 0
+        new = op.Concat(*(op.Unsqueeze(part, [axis]) for part in parts), axis=axis).value
+        new.type, new.shape = old.type, old.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def _direction(call: Call, dys: Sequence[Tensor | None], index: int, backwards: bool) -> _Direction:
