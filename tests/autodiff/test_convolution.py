@@ -64,6 +64,32 @@ def test_conv_of_any_size(stride: int, group: int) -> None:
     check_op("Conv", inputs, strides=strides, pads=pads, wrt=["x0", "x1", "x2"], **options)
 
 
+@pytest.mark.parametrize("attributes", CASES)
+def test_depthwise_conv(attributes: dict[str, Any]) -> None:
+    for kernel in ((3, 3), (2, 3)):
+        check_op("Conv", [normal(2, 4, 8, 9), normal(4, 1, *kernel)], group=4, **attributes)
+
+
+def test_depthwise_conv_of_rows_that_only_padding_meets() -> None:
+    inputs = [normal(2, 3, 2, 5), normal(3, 1, 7, 3)]
+    check_op("Conv", inputs, group=3, pads=[3, 1, 3, 1])
+    check_op("Conv", inputs, group=3, pads=[6, 1, 6, 1], strides=[2, 1])
+
+
+def test_depthwise_conv_of_a_wide_image() -> None:
+    check_op("Conv", [normal(1, 2, 4, 200), normal(2, 1, 3, 3)], group=2, pads=[1] * 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dilation"), [((2, 3, 60, 64), 1), ((2, 3, 60, 64), 2), ((1, 64, 30, 32), 1)]
+)
+def test_conv_of_a_large_image(shape: tuple[int, ...], dilation: int) -> None:
+    for kernel in ((3, 3), (2, 1), (1, 1)):
+        pads = [dilation * (k // 2) for k in kernel] * 2
+        weights = normal(shape[1], shape[1], *kernel)
+        check_op("Conv", [normal(*shape), weights], pads=pads, dilations=[dilation] * 2)
+
+
 TRANSPOSED: list[dict[str, Any]] = [
     {},
     {"strides": [2, 2]},

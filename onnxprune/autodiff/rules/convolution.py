@@ -11,8 +11,10 @@ The gradients have several forms, equal in value, and differing in speed by an o
            over slices X_t of X: mostly
         2. for tap (i, j) the product of every sample's dY, i rows down, with its X, j columns on:
            images so large that rows and columns of zeros around them count for little
-        3. a convolution of X with dY as kernel, batch and channel axes swapped, strides and
-           dilations exchanged: few channels under a large kernel, and depthwise
+        3. for tap row i the product of dY's rows with those of X that meet them, for every pair of
+           columns; taps (i, j) are its diagonals: depthwise
+        4. a convolution of X with dY as kernel, batch and channel axes swapped, strides and
+           dilations exchanged: few channels under a large kernel, depthwise on very wide images
 """
 
 from __future__ import annotations
@@ -160,6 +162,8 @@ def weight_gradient(dy: Tensor, x: Tensor, weights: Tensor, w: Window, group: in
     """The gradient dW of a convolution."""
     outputs, inputs = weights.shape[:2]
     depthwise = inputs == 1 and group == outputs
+    if depthwise and w.taps > 1 and w.rank == 2 and _few_columns(x, w):
+        return _diagonals(dy, x, weights, w)
     if w.taps > 1 and (depthwise or (group == 1 and w.taps > 9 and (inputs or 0) < w.taps)):
         return _swapped_convolution(dy, x, weights, w, group)
     if group == 1 and w.rank == 2 and w.strides == (1, 1) and _large(x, weights, w):
@@ -209,6 +213,51 @@ def _product_per_shift(dy: Tensor, x: Tensor, weights: Tensor, w: Window) -> Ten
     taps = op.Concat(*lines, axis=0) if len(lines) > 1 else lines[0]
     split = op.reshape(taps, [rows, outputs or 0, columns, inputs or 0])
     return op.transpose(split, [1, 3, 0, 2])
+
+
+_MOST_COLUMNS = 64
+"""A tap's share of an image's columns, up to which a product over all pairs of columns is faster."""
+
+
+def _few_columns(x: Tensor, w: Window) -> bool:
+    return None not in x.shape[1:] and (x.shape[3] or 0) <= _MOST_COLUMNS * w.kernel[1]
+
+
+def _diagonals(dy: Tensor, x: Tensor, weights: Tensor, w: Window) -> Tensor:
+    op, (_, channels, height, width) = dy.ops, (size or 0 for size in x.shape)
+    (down, right), (s_down, s_right), (d_down, d_right) = w.kernel, w.strides, w.dilations
+    out = [
+        (size + b + e - extent) // s + 1
+        for size, b, e, extent, s in zip(
+            (height, width), w.begin, w.end, w.extent, w.strides, strict=True
+        )
+    ]
+    image, dy = op.Transpose(x, perm=[1, 0, 2, 3]), op.Transpose(dy, perm=[1, 0, 2, 3])
+    wide = width + w.begin[1] + w.end[1]
+    found = []
+    for i in range(down):
+        above = i * d_down - w.begin[0]  # row r of dY meets row r s + above of X
+        first = max(-(above // s_down), 0)
+        last = min((height - 1 - above) // s_down, out[0] - 1)
+        if last < first:
+            found.append(op.constant(np.zeros((channels, right)), x.dtype))
+            continue
+        left, seen = dy, image
+        if (first, last) != (0, out[0] - 1):
+            left = op.Slice(dy, [first], [last + 1], [2])
+        start, end = first * s_down + above, last * s_down + above + 1
+        if (start, end, s_down) != (0, height, 1):
+            seen = op.Slice(image, [start], [end], [2], [s_down])
+        left = op.reshape(left, [channels, -1, out[1]])
+        pairs = op.MatMul(
+            op.Transpose(left, perm=[0, 2, 1]), op.reshape(seen, [channels, -1, width])
+        )
+        pairs = op.Pad(pairs, [0, 0, w.begin[1], 0, 0, w.end[1]])
+        # Longer rows put row q of the pairs s q to the left: a diagonal becomes a column.
+        flat = op.Pad(op.reshape(pairs, [channels, -1]), [0, 0, 0, out[1] * s_right])
+        skewed = op.reshape(flat, [channels, out[1], wide + s_right])
+        found.append(op.Slice(op.sum(skewed, [1]), [0], [right * d_right], [1], [d_right]))
+    return op.reshape(op.Concat(*found, axis=1), [channels, 1, down, right])
 
 
 def _product_per_tap(dy: Tensor, x: Tensor, weights: Tensor, w: Window, group: int) -> Tensor:
