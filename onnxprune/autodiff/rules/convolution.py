@@ -192,17 +192,18 @@ def _product_per_shift(dy: Tensor, x: Tensor, weights: Tensor, w: Window) -> Ten
     """The product of X j columns on with dY i rows down, both laid out in the padded image's rows."""
     op, (outputs, inputs) = dy.ops, weights.shape[:2]
     (rows, columns), (down, along) = w.kernel, w.dilations
-    lefts, rights = [dy], [op.Reshape(x, [0, 0, -1])]
     if w.taps > 1 or any(w.pads):
         high, wide = (extent - 1 for extent in w.extent)
-        pads = ([0, 0, i * down, 0, 0, 0, high - i * down, wide] for i in range(rows))
-        lefts = [op.Pad(dy, each) for each in pads]
-        image = op.Pad(x, [0, 0, *w.begin, 0, 0, w.end[0] + 1, w.end[1]])
         width = (x.shape[3] or 0) + w.begin[1] + w.end[1]
+        below = op.Reshape(op.Pad(dy, [0, 0, high, 0, 0, 0, high, wide]), [0, 0, -1])
+        image = op.Pad(x, [0, 0, *w.begin, 0, 0, w.end[0] + 1, w.end[1]])
         image = op.Reshape(image, [0, 0, -1])
+        downs = [i * down * width for i in range(rows)]
         starts = [j * along for j in range(columns)]  # the row added above makes up for them
+        lefts = [op.Slice(below, [high * width - d], [-d or 2**31], [2]) for d in downs]
         rights = [op.Slice(image, [start], [start - width], [2]) for start in starts]
-    lefts = [op.Reshape(left, [0, 0, -1]) for left in lefts]
+    else:
+        lefts, rights = [op.Reshape(dy, [0, 0, -1])], [op.Reshape(x, [0, 0, -1])]
     if w.taps > 1 and min(outputs or 0, inputs or 0) < _NARROW:
         lefts, rights = [op.Concat(*lefts, axis=1)], [op.Concat(*rights, axis=1)]
     found = [
