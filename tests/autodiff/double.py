@@ -28,6 +28,7 @@ Evaluate = Callable[[Sequence[Array | None]], Sequence[Array]]
 
 SINGLE = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 FIRST_IR, LAST_IR = 8, 10  # versions of single-node models
+EMPTY = np.zeros(0)  # of outputs that nothing reads
 
 
 class Double:
@@ -35,14 +36,17 @@ class Double:
 
     Args:
         model: Its functions inlined.
+        rounding: Relative size of a random change of all that nodes give, as coarser arithmetic
+            would make it (Parker, Pierce and Eggert 2000, "Monte Carlo arithmetic").
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, rounding: float = 0.0) -> None:
         self.model = in_double(model)
+        self.rounding, self.random = rounding, np.random.default_rng(4)
         self.evaluators: dict[ir.Node, Evaluate] = {}
 
     def __call__(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Values by name; `feeds` may hold other contents for constants, too."""
+        """Values by name; `feeds` may hold other contents for constants, too, and what nodes are to give."""
         moved = {name: wide(array) for name, array in feeds.items()}
         found = self._graph(self.model.graph, {}, moved, set(outputs))
         return {str(v.name): a for v, a in found.items() if v.name in outputs}
@@ -62,19 +66,28 @@ class Double:
         last = _last_uses(graph)
         kept = {*graph.outputs, *outer}
         for node in graph:
-            names = [str(v.name) for v in node.outputs]
-            if names[0] in feeds:
-                results: Sequence[Array] = [feeds[names[0]]]
+            made = [v for v in node.outputs if v.uses() or v.is_graph_output()]
+            if made and all(v.name in feeds for v in made):
+                results: Sequence[Array] = [feeds.get(str(v.name), EMPTY) for v in node.outputs]
             elif node.op_type == "If":
                 results = self._if(node, known, feeds)
             else:
                 reads = [*node.inputs, *captured_values(node)]
                 results = self._node(node, [None if v is None else known[v] for v in reads])
+                if self.rounding:
+                    results = [self._rounded(a) for a in results]
             known.update(zip(node.outputs, results, strict=False))
             for value in last.get(node, ()):
                 if value not in kept and value.name not in asked:
                     known.pop(value, None)
         return known
+
+    def _rounded(self, array: Array) -> Array:
+        """Numbers that float32 holds are left as they are: whole ones, mostly."""
+        if array.dtype != np.float64:
+            return array
+        noise = self.rounding * self.random.uniform(-1, 1, array.shape)
+        return array * (1 + noise * (array != array.astype(np.float32)))
 
     def _if(
         self, node: ir.Node, known: Mapping[ir.Value, Array], feeds: Mapping[str, Array]
@@ -185,7 +198,7 @@ def _feed(node: ir.Node, arrays: Sequence[Array | None]) -> dict[str, Array]:
 def _placed(node: ir.Node, results: Sequence[Any]) -> list[Array]:
     """Results in the places of the outputs that have names."""
     given = iter(results)
-    return [np.asarray(next(given)) if v.name else np.zeros(0) for v in node.outputs]
+    return [np.asarray(next(given)) if v.name else EMPTY for v in node.outputs]
 
 
 def _onnxruntime(node: ir.Node, arrays: Sequence[Array | None], model: ir.Model) -> Evaluate:
