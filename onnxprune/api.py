@@ -8,9 +8,9 @@ from typing import Any
 from onnxprune import pipeline
 from onnxprune.errors import OptionError
 from onnxprune.graph import check_target, same_file
-from onnxprune.options import PruneOptions
+from onnxprune.options import PruneOptions, check_report
 from onnxprune.progress import Progress, Silent
-from onnxprune.report import Report, write_json
+from onnxprune.report import Report, write_report
 
 __all__ = ["finetune", "inspect", "prune", "run_prune", "validate"]
 
@@ -48,7 +48,7 @@ def run_prune(
     _check_paths(input, output, options)
     report = pipeline.prune(input, output, options, progress=progress or Silent())
     if options.report is not None:
-        write_json(report.to_dict(), options.report)
+        write_report(report, options.report)
     return report
 
 
@@ -63,7 +63,7 @@ def inspect(input: str | Path, progress: Progress | None = None, **options: Any)
     chosen = PruneOptions.of(**options)
     report = pipeline.inspect(Path(input), chosen, progress=progress or Silent())
     if chosen.report is not None:
-        write_json(report.to_dict(), chosen.report)
+        write_report(report, chosen.report)
     return report
 
 
@@ -81,7 +81,7 @@ def validate(
     chosen = PruneOptions.of(**options)
     report = pipeline.validate(Path(before), Path(after), chosen, progress=progress or Silent())
     if chosen.report is not None:
-        write_json(report.to_dict(), chosen.report)
+        write_report(report, chosen.report)
     return report
 
 
@@ -104,7 +104,7 @@ def finetune(
         data: Samples to train on, with labels or without.
         teacher: The original model, whose outputs are to be followed; needed without labels.
         evaluation: Other samples to compare the model on, before and after.
-        report: Where to write the report, JSON.
+        report: Where to write the report, .json or .html.
         progress: Where long work is shown.
         **options: Fields of `onnxprune.train.TrainOptions` by name.
 
@@ -121,6 +121,7 @@ def finetune(
     tests = None if evaluation is None else Path(evaluation)
     written = [("the output", target)]
     if report is not None:
+        check_report(Path(report))
         written.append(("the report", Path(report)))
     read = [("the input", source), ("the data", Path(data))]
     read += [("the teacher", original)] if original is not None else []
@@ -135,7 +136,7 @@ def finetune(
         source, target, Path(data), chosen, teacher=original, evaluation=tests, progress=progress
     )
     if report is not None:
-        write_json(found.to_dict(), Path(report))
+        write_report(found, report)
     return found
 
 

@@ -104,7 +104,9 @@ _SHAPE = click.option(
     help="Shape of an input with open axes, such as image=1x3x224x224 (default: found by trying). Repeatable.",
 )
 _SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
-_REPORT = click.option("--report", type=_FILE, metavar="FILE", help="Write the report, JSON.")
+_REPORT = click.option(
+    "--report", type=_FILE, metavar="FILE", help="Write the report: .json as data, .html as a page."
+)
 _LATENCY = click.option(
     "--latency/--no-latency", "check_latency", default=True, help="Measure latency (default: yes)."
 )

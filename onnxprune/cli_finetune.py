@@ -163,7 +163,9 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Do not train. Repeatable.")
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="As of pruning.")
 @click.option("--seed", type=int, help="Of everything random (default 0).")
-@click.option("--report", type=_FILE, metavar="FILE", help="Write the report, JSON.")
+@click.option(
+    "--report", type=_FILE, metavar="FILE", help="Write the report: .json as data, .html as a page."
+)
 @click.option("--verbose", is_flag=True, help="Show timings too.")
 @click.option("--quiet", is_flag=True, help="Show errors only.")
 def finetune(input: Path, output: Path, verbose: bool, quiet: bool, **values: Any) -> None:

@@ -19,7 +19,15 @@ from onnxprune.plan.granularity import NM, Channel, Granularity, Unstructured, p
 from onnxprune.scores import criterion_names, get_criterion
 from onnxprune.train.options import TrainOptions, make_options
 
-__all__ = ["DEFAULT_SPARSITY", "PruneOptions", "Recover", "Rewind", "ScheduleName", "Scope"]
+__all__ = [
+    "DEFAULT_SPARSITY",
+    "PruneOptions",
+    "Recover",
+    "Rewind",
+    "ScheduleName",
+    "Scope",
+    "check_report",
+]
 
 Scope = Literal["layer", "global"]
 Recover = Literal["auto", "none", "bias", "lstsq", "bn", "finetune"]
@@ -27,6 +35,7 @@ ScheduleName = Literal["linear", "cubic", "exponential"]
 Rewind = Literal["none", "weights"]
 
 DEFAULT_SPARSITY = 0.5
+REPORTS = (".json", ".html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +61,7 @@ class PruneOptions:
         providers: Execution providers by short name (`cpu`, `cuda`) or onnxruntime name, in order.
         seed: Of everything random: the criterion `random`, the inputs of the checks.
         plan: Where to write the plan, JSON.
-        report: Where to write the report, JSON.
+        report: Where to write the report, .json or .html.
         dry_run: Plan and report, write no model.
         recover: How the accuracy is repaired after cutting; `auto` becomes `lstsq` where the criterion was left open
             too and there are data, else `none`. `bias` folds means into biases, `bn` re-estimates the statistics of
@@ -114,8 +123,8 @@ class PruneOptions:
             _at_least("round-to", self.round_to, 1)
         if not self.providers:
             raise OptionError("no execution provider given: name at least one, such as cpu")
-        if self.report is not None and self.report.suffix.lower() != ".json":
-            raise OptionError(f"a report is JSON: name it something.json, not {self.report}")
+        if self.report is not None:
+            check_report(self.report)
         self._check_amount()
         self._check_granularity()
         self._check_recovery()
@@ -301,6 +310,14 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
             f"a shape is NAME=1x3x224x224, with the sizes of every axis, not {text!r}"
         )
     return name, tuple(int(part) for part in parts)
+
+
+def check_report(path: Path) -> None:
+    """Raises OptionError where the name of a report does not say what it is."""
+    if path.suffix.lower() not in REPORTS:
+        raise OptionError(
+            f"a report is data or a page: name it something.json or something.html, not {path}"
+        )
 
 
 def _fraction(name: str, value: float | None) -> None:

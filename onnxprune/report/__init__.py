@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow
 from onnxprune.report.terminal import render
-from onnxprune.report.write import pending_json, write_json
+from onnxprune.report.write import pending_json, write_json, write_report
 
 __all__ = [
     "Check",
@@ -16,4 +16,5 @@ __all__ = [
     "pending_json",
     "render",
     "write_json",
+    "write_report",
 ]

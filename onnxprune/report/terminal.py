@@ -19,7 +19,7 @@ from onnxprune.report.data import DimRow, Report
 from onnxprune.report.sensitivity import sensitivity_plot, sensitivity_table
 from onnxprune.report.steps import steps_curve, steps_table
 
-__all__ = ["render"]
+__all__ = ["headline", "render", "show"]
 
 _WIDTH = 120  # of plain text, where no terminal says how wide it is
 _ROWS = 20  # of a table, unless all are asked for
@@ -47,9 +47,15 @@ def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
         no_color=not terminal or None,
         highlight=False,
         emoji=False,
+        markup=False,
         soft_wrap=not terminal,
     )
-    console.print(Text(_headline(report), style="bold"))
+    show(report, console, verbose=verbose)
+
+
+def show(report: Report, console: Console, *, verbose: bool) -> None:
+    """Prints the report on a console."""
+    console.print(Text(headline(report), style="bold"))
     parts = (
         _costs,
         steps_table,
@@ -73,7 +79,8 @@ def render(report: Report, file: TextIO, *, verbose: bool = False) -> None:
         console.print(Text(f"note: {note}"))
 
 
-def _headline(report: Report) -> str:
+def headline(report: Report) -> str:
+    """What was done, in a line."""
     match report.command:
         case "inspect":
             return f"{report.input}"
@@ -128,12 +135,12 @@ def _dims(report: Report, verbose: bool) -> Table | None:
     if not rows:
         return None
     inspect = report.command == "inspect"
-    table = columns(
-        "Dim", *(("size>",) if inspect else ("channels>", "kept>")), "params>", "MACs>", ""
-    )
+    headings = ("size>", "params>", "MACs>") if inspect else ("channels>", "kept>", "params>")
+    table = columns("Dim", *headings, "")
     for row in rows if verbose else rows[:_ROWS]:
-        sizes = (str(row.size),) if inspect else (str(row.size), str(row.kept))
-        table.add_row(row.name, *sizes, count(row.params), count(row.macs), _state(row))
+        params, kept = count(row.params), str(row.kept)
+        cells = (params, count(row.macs)) if inspect else (kept, params)
+        table.add_row(row.name, str(row.size), *cells, _state(row))
     return _with_rest(table, rows, verbose, "Dims")
 
 

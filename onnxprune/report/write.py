@@ -1,4 +1,4 @@
-"""JSON files that are there whole or not at all, alone or together with what they tell of."""
+"""Files that tell of a run, there whole or not at all, alone or together with what they tell of."""
 
 from __future__ import annotations
 
@@ -11,8 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OnnxPruneError
+from onnxprune.report.data import Report
+from onnxprune.report.page import page
 
-__all__ = ["pending_json", "write_json"]
+__all__ = ["pending_json", "write_json", "write_report"]
+
+
+def write_report(report: Report, path: str | Path) -> None:
+    """Writes a report as what its file is named after: data (`.json`) or a page for a browser (`.html`).
+
+    Raises:
+        OnnxPruneError: It cannot be written.
+    """
+    if Path(path).suffix.lower() == ".html":
+        with _pending(page(report), Path(path)):
+            pass
+    else:
+        write_json(report.to_dict(), path)
 
 
 def write_json(data: Mapping[str, Any], path: str | Path, *, indent: int | None = 2) -> None:
@@ -47,8 +62,13 @@ def pending_json(
     if path is None:
         yield
         return
-    path = Path(path)
     text = json.dumps(data, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+    with _pending(text, Path(path)):
+        yield
+
+
+@contextmanager
+def _pending(text: str, path: Path) -> Iterator[None]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with _named(path), open(temporary, "x", encoding="utf-8") as file:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.report import Check, Cost, DimRow, Report, TensorRow, render, write_json
+from onnxprune.report import (
+    Check,
+    Cost,
+    DimRow,
+    Report,
+    TensorRow,
+    render,
+    write_json,
+    write_report,
+)
 from onnxprune.report.columns import count
 
 PRUNED = Report(
@@ -144,3 +153,23 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -
     with pytest.raises(OnnxPruneError, match="cannot write"):
         write_json({}, tmp_path / "folder.json")
     assert [p.name for p in tmp_path.iterdir()] == ["folder.json"]
+
+
+def test_a_page_holds_the_whole_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(PRUNED, path)
+    written = path.read_text(encoding="utf-8")
+    assert written.count("<title>in.onnx -&gt; out.onnx  (channel, sparsity 0.5") == 1
+    for part in ("blocks.0.conv1", "Softmax over it", "relative error 3e-7", "something to know"):
+        assert part in written
+    assert "\x1b" not in written
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_names_in_a_page_are_no_markup(tmp_path: Path) -> None:
+    odd = Report(command="inspect", input="<b>{x}", dims=(DimRow("<i>[red]{y}", 4, 4),))
+    write_report(odd, tmp_path / "report.html")
+    written = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;{x}" in written
+    assert "&lt;i&gt;[red]{y}" in written
+    assert "<b>" not in written
