@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-__all__ = ["gradient"]
+from onnxprune.cli.shared import FILE
 
-_FILE = click.Path(path_type=Path)
+__all__ = ["gradient"]
 
 
 @click.command("gradient", short_help="Write the model of a loss and its gradients.")
-@click.argument("input", type=_FILE, metavar="IN.onnx")
-@click.argument("output", type=_FILE, metavar="OUT.onnx")
+@click.argument("input", type=FILE, metavar="IN.onnx")
+@click.argument("output", type=FILE, metavar="OUT.onnx")
 @click.option(
     "--loss",
     default="cross-entropy",

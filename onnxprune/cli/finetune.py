@@ -2,89 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["TRAINING", "finetune", "training"]
+from onnxprune.cli.shared import FILE, OUTPUT, REPORT, show, stated
+from onnxprune.cli.training import training
 
-_FILE = click.Path(path_type=Path)
-
-_TRAINING = (
-    click.option("--epochs", type=int, help="How often all samples are seen (default 10)."),
-    click.option(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="Samples a step (default 32, of 4000 samples or more 128).",
-    ),
-    click.option(
-        "--lr",
-        type=float,
-        help="Learning rate at its highest (default .001, where it is relative .01, of SGD .05 by 128 samples a step; "
-        "lower where that does harm).",
-    ),
-    click.option(
-        "--optimizer",
-        type=click.Choice(["auto", "adamw", "sgd"]),
-        help="Default: sgd with labels and BatchNormalization, else adamw.",
-    ),
-    click.option(
-        "--clip-norm", type=float, help="Largest global norm of the gradients (default 1; 0: off)."
-    ),
-    click.option(
-        "--block-epochs",
-        type=int,
-        metavar="N",
-        help="How often each block of the model sees the samples when the blocks learn one by one what the original's "
-        "give, before the whole is trained (default: 20 where there are no labels, else 0).",
-    ),
-    click.option(
-        "--augment",
-        metavar="WAYS",
-        help="Move images about: none, or some of flip,crop,zoom,mix (default: all without labels; with them those of "
-        "flip,crop that leave them right).",
-    ),
-    click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0)."),
-    click.option("--l2", type=float, help="Weight of sum w^2 / 2 in the loss (default 0)."),
-    click.option(
-        "--group-lasso",
-        type=float,
-        metavar="STRENGTH",
-        help="Weight of the norms of whole channels in the loss, which drives some to zero (default 0).",
-    ),
-)
-TRAINING = (
-    "epochs",
-    "batch_size",
-    "lr",
-    "optimizer",
-    "clip_norm",
-    "block_epochs",
-    "augment",
-    "l1",
-    "l2",
-    "group_lasso",
-)
-"""Names of the options that `training` adds."""
-
-
-def training(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of training that pruning has too, with `--recover finetune`."""
-    for decorator in reversed(_TRAINING):
-        function = decorator(function)
-    return function
+__all__ = ["finetune"]
 
 
 @click.command("finetune", short_help="Train a model, pruned or not, on data.")
-@click.argument("input", type=_FILE, metavar="IN.onnx")
-@click.argument("output", type=_FILE, metavar="OUT.onnx")
+@click.argument("input", type=FILE, metavar="IN.onnx")
+@click.argument("output", type=FILE, metavar="OUT.onnx")
 @click.option(
     "--data",
-    type=_FILE,
+    type=FILE,
     metavar="PATH",
     required=True,
     help="Samples to train on: .npz (keys are input names, optional `labels`), .npy, a folder of class folders of "
@@ -92,14 +26,14 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--teacher",
-    type=_FILE,
+    type=FILE,
     metavar="MODEL",
     help="The original model: its outputs are to be followed. Needed where there are no labels.",
 )
 @click.option(
     "--eval-data",
     "evaluation",
-    type=_FILE,
+    type=FILE,
     metavar="PATH",
     help="Other samples to compare the model on, before and after.",
 )
@@ -163,11 +97,8 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Do not train. Repeatable.")
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="As of pruning.")
 @click.option("--seed", type=int, help="Of everything random (default 0).")
-@click.option(
-    "--report", type=_FILE, metavar="FILE", help="Write the report: .json as data, .html as a page."
-)
-@click.option("--verbose", is_flag=True, help="Show timings too.")
-@click.option("--quiet", is_flag=True, help="Show errors only.")
+@REPORT
+@OUTPUT
 def finetune(input: Path, output: Path, verbose: bool, quiet: bool, **values: Any) -> None:
     """Train a model on labels, on what the original says (--teacher), or on both.
 
@@ -175,10 +106,5 @@ def finetune(input: Path, output: Path, verbose: bool, quiet: bool, **values: An
     """
     from onnxprune.api import finetune as run
     from onnxprune.progress import on_stderr
-    from onnxprune.report import render
 
-    given = {name: value for name, value in values.items() if value not in (None, ())}
-    report = run(input, output, progress=on_stderr(quiet), **given)
-    if not quiet:
-        render(report, sys.stdout, verbose=verbose)
-        sys.stdout.flush()
+    show(run(input, output, progress=on_stderr(quiet), **stated(values)), verbose, quiet)
