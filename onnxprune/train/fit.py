@@ -14,8 +14,8 @@ from onnxprune.errors import ModelError
 from onnxprune.graph import Weight, clone, replace, weights
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.sessions import session
 from onnxprune.train.batchnorm import Live, has_batchnorm, live
+from onnxprune.train.blocked import fed_session
 from onnxprune.train.lasso import Group, groups_of
 from onnxprune.train.lift import Arrays, evaluation, lift
 from onnxprune.train.loop import Epoch, Evaluated, Trained, train
@@ -124,10 +124,8 @@ def fit_to(
     runner = Runner(step, options.providers, options.threads)
     carried = [w for w in weights(model) if w.graph is model.graph and w.name in step.start]
     lifted, arrays = lift(model, carried)
-    forward = session(
-        evaluation(lifted, goal.loss, {**feeds, **arrays}),
-        options.providers,
-        threads=options.threads,
+    forward = fed_session(
+        evaluation(lifted, goal.loss, {**feeds, **arrays}), options.providers, options.threads
     )
     names = [value.name or "" for value in model.graph.outputs]
     trained = train(

@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.errors import ModelError
-from onnxprune.runtime.sessions import ORT_ERRORS, one_line, session
+from onnxprune.runtime.sessions import ORT_ERRORS, one_line
+from onnxprune.train.blocked import fed_session
 from onnxprune.train.lift import Arrays
 from onnxprune.train.step import Step
 
@@ -33,7 +34,7 @@ class Runner:
     ) -> None:
         self.step = step
         self.count = 0
-        self._session = session(step.model, providers, threads=threads, frugal=True)
+        self._session = fed_session(step.model, providers, threads, frugal=True)
         self._device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         self._buffers = [
             {name: self._value(array.copy()) for name, array in step.start.items()},
