@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ DATA_FILES = "data_files"  # model.meta: the files in which that one keeps its e
 MAP_TYPES = (
     "map_types"  # model.meta: name of an input or output -> its TypeProto, where that has a map
 )
+
+logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)  # what it warns of is refused below
 
 _MAX_PROTO = 2**31 - 1  # bytes; protobuf's own limit
 
@@ -66,6 +69,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         model = ir.serde.deserialize_model(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {_root_cause(error)}") from error
+    for body in (model.graph, *model.functions.values()):
+        _in_order(body, path)
     model.meta[SOURCE] = path
     model.meta[DATA_FILES] = external.attach(model, path.parent)
     model.meta[MAP_TYPES] = map_types
@@ -180,6 +185,23 @@ def _has_map(kind: onnx.TypeProto) -> bool:
         case "optional_type":
             return _has_map(kind.optional_type.elem_type)
     return False
+
+
+def _in_order(body: ir.Graph | ir.Function, path: Path) -> None:
+    """Sorts the nodes, as onnxruntime does, and refuses those that read what nothing makes, or each other."""
+    for node in body.all_nodes():
+        for value in node.inputs:
+            if value is not None and value.graph is None:
+                raise ModelError(
+                    f"{path} is not a valid ONNX model: {node.op_type} {node.name!r} reads "
+                    f"{value.name!r}, which nothing in it makes"
+                )
+    try:
+        body.sort()
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is not a valid ONNX model: some of its nodes read each other in a circle"
+        ) from error
 
 
 def _root_cause(error: BaseException) -> str:

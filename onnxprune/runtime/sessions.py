@@ -42,6 +42,9 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
+_CPP_FUNCTION = re.compile(r"(?:[\w:&*]+ )?\w+(?:::~?\w+)+\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?:? ")
+
+
 def session(
     model: ir.Model | str | os.PathLike[str],
     providers: Sequence[str] = ("cpu",),
@@ -115,10 +118,11 @@ def run(
 
 
 def one_line(error: BaseException) -> str:
-    """The message of onnxruntime without error codes, C++ source positions and line breaks."""
+    """The message of onnxruntime without error codes, line breaks, and where in its C++ sources it comes from."""
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    text = re.sub(r"\S*onnxruntime_src/\S+:\d+ ", "", text)
+    text = re.sub(r"\S+\.(cc|h):\d+ ", "", text)
+    text = _CPP_FUNCTION.sub("", text)
     text = re.sub(r"Load model from .*? failed: ?", "", text)
     return text[:300].strip() or type(error).__name__
 

@@ -70,6 +70,28 @@ def test_unreadable(tmp_path: Path) -> None:
     assert "Permission denied" in refused(path)
 
 
+def test_nodes_are_put_in_order(tmp_path: Path) -> None:
+    proto = two_layers()
+    proto.graph.node.reverse()
+    order = [node.name for node in load(saved(proto, tmp_path)).graph]
+    assert order == ["first", "relu", "second"]
+
+
+def test_a_circle_is_refused(tmp_path: Path) -> None:
+    proto = two_layers()
+    proto.graph.node[1].input[0] = "y"
+    assert "in a circle" in refused(saved(proto, tmp_path))
+
+
+def test_a_value_that_nothing_makes_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    proto = two_layers()
+    proto.graph.node[1].input[0] = "elsewhere"
+    assert "Relu 'relu' reads 'elsewhere'" in refused(saved(proto, tmp_path))
+    assert not caplog.records
+
+
 def test_training_info_is_refused(tmp_path: Path) -> None:
     proto = two_layers()
     proto.training_info.add()

@@ -117,8 +117,9 @@ def test_versions_that_onnxruntime_does_not_know(
     proto = two_layers()
     proto.opset_import[0].version = opset
     proto.ir_version = ir_version
-    with pytest.raises(ModelError, match=r"(?i)version"):
+    with pytest.raises(ModelError, match=r"onnxruntime does not load .*: [^:]*version") as caught:
         session(load(saved(proto, tmp_path)))
+    assert "::" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
