@@ -232,6 +232,16 @@ def test_a_reader_who_leaves_early_is_no_error() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="closes a descriptor in a shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_output_is_no_error(tmp_path: Path, closed: str) -> None:
+    command = [sys.executable, "-m", "onnxprune", RESNET, tmp_path / "out.onnx", "--dry-run"]
+    result = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *map(str, command)], capture_output=True
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not onnx at all"])
 @pytest.mark.parametrize("verb", ["prune", "inspect"])
 def test_bad_files_are_one_line_and_exit_code_1(

@@ -90,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed; the next file opened would be taken for it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         code = _program.main(
             None if arguments is None else list(arguments), "onnxprune", standalone_mode=False

@@ -77,26 +77,32 @@ Keep = Mapping[Dim, np.ndarray]
 
 def size(axis: Axis, kept: Mapping[Dim, int] | None = None) -> int:
     """The number of indices of an axis, where `kept` says how many some Dims keep."""
-    axis = resolve(axis)
+    axis = resolve(axis) if kept else axis  # a bound Dim has the size of what it is bound to
     if isinstance(axis, Dim):
         return kept.get(axis, axis.size) if kept else axis.size
-    if isinstance(axis, Product):
-        return math.prod(size(factor, kept) for factor in axis.factors)
-    return sum(size(part, kept) for part in axis.parts)
+    sizes = [size(child, kept) for child in children(axis)]
+    return math.prod(sizes) if isinstance(axis, Product) else sum(sizes)
 
 
 def resolve(axis: Axis) -> Axis:
     """The axis with bindings followed, nested products and sums flattened, units dropped."""
-    while isinstance(axis, Dim):
-        if axis.bound is None:
-            return axis
+    followed: list[Dim] = []
+    while isinstance(axis, Dim) and axis.bound is not None:
+        followed.append(axis)
         axis = axis.bound
+    found = axis if isinstance(axis, Dim) else _flat(axis)
+    for dim in followed:
+        dim.bound = found  # less far to go next time
+    return found
+
+
+def _flat(axis: Product | Sum) -> Axis:
     kind, unit = type(axis), int(isinstance(axis, Product))
     flat: list[Axis] = []
     for child in map(resolve, children(axis)):
         if isinstance(child, kind):
             flat += children(child)
-        elif size(child) != unit:
+        elif not isinstance(child, Dim) or child.size != unit:
             flat.append(child)
     if len(flat) == 1:
         return flat[0]
@@ -112,11 +118,12 @@ def children(axis: Axis) -> Sequence[Axis]:
 
 def leaves(axis: Axis) -> Iterator[Dim]:
     """The unbound Dims of an axis, left to right, each as often as it occurs."""
-    axis = resolve(axis)
-    if isinstance(axis, Dim):
-        yield axis
-    for child in children(axis):
-        yield from leaves(child)
+    pending = [resolve(axis)]
+    while pending:
+        axis = pending.pop()
+        if isinstance(axis, Dim):
+            yield axis
+        pending += reversed(children(axis))
 
 
 def keep_mask(axis: Axis, keep: Keep) -> np.ndarray:

@@ -14,6 +14,7 @@ What cannot be reconciled is frozen with a reason: never an error, never a guess
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from onnxprune.dims.axis import Axis, Dim, Product, Sum, children, leaves, resolve, size
 
@@ -58,8 +59,8 @@ def unify(a: Axis, b: Axis) -> None:
 def split(axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     """Cuts an axis into consecutive parts of the given sizes, which add up to the whole.
 
-    A Dim becomes the sum of its parts; a product is split along its outermost factor where every size is a multiple
-    of the rest, and is frozen otherwise.
+    A Dim becomes the sum of its parts. A product is split along its outermost factor; an index of that in which an end
+    falls becomes a part of its own, and is split along the rest.
     """
     axis = resolve(axis)
     if sum(sizes) != size(axis):
@@ -73,12 +74,11 @@ def split(axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     if isinstance(axis, Sum):
         return _split_sum(axis, sizes)
     outer, rest = axis.factors[0], Product(axis.factors[1:])
+    edges = {0, *accumulate(sizes)}
     unit = size(rest)
-    if all(n % unit == 0 for n in sizes):
-        return [resolve(Product((part, rest))) for part in split(outer, [n // unit for n in sizes])]
-    reason = "it is split inside a merged axis"
-    freeze(axis, reason)
-    return [Dim(n, reason) for n in sizes]
+    steps = sorted({bound for edge in edges for bound in (edge // unit, -(-edge // unit))})
+    parts = split(outer, [b - a for a, b in pairwise(steps)])
+    return _split_sum(Sum(tuple(Product((part, rest)) for part in parts)), sizes)
 
 
 def _split_sum(axis: Sum, sizes: Sequence[int]) -> list[Axis]:

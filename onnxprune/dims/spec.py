@@ -160,7 +160,7 @@ class Spec:
         follow: list[tuple[str, list[Axis | None]]] = []
         for attribute, default, tokens in self.sizes:
             given = node.attr(attribute, default)
-            if given is not None:
+            if np.any(given):  # 0 says that the op finds out
                 pairs = zip(tokens, np.ravel(given), strict=True)
                 follow.append((attribute, [token.solved(int(n), letters) for token, n in pairs]))
         # Plain letters first: they give the sizes that products need.

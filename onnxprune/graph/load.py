@@ -69,7 +69,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         model = ir.serde.deserialize_model(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {_root_cause(error)}") from error
-    for body in (model.graph, *model.functions.values()):
+    bodies: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for body in bodies:
         _in_order(body, path)
     model.meta[SOURCE] = path
     model.meta[DATA_FILES] = external.attach(model, path.parent)

@@ -42,7 +42,9 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-_CPP_FUNCTION = re.compile(r"(?:[\w:&*]+ )?\w+(?:::~?\w+)+\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?:? ")
+_CPP_FUNCTION = re.compile(
+    r"(?:[\w:&*]+ )?\w+(?:::~?\w+)+\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?:? "
+)
 
 
 def session(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, Keep, Tracing, cut
 from onnxprune.errors import ModelError, ValidationError
+from onnxprune.graph.cost import macs
 from onnxprune.runtime.inputs import random_feed
 from onnxprune.runtime.sessions import run, session
 from onnxprune.validate.equality import Equality, compare_runs, masked
@@ -19,6 +19,10 @@ __all__ = ["inexact_dims", "prove"]
 
 RUNS = 2
 """Random inputs that a cut is proven on; a very large model is run once."""
+WORK = 1 << 38
+"""Multiply-accumulates of the models that are proven in search of what spoils a cut."""
+LEAST_PROOFS, MOST_PROOFS = 16, 256
+"""Whatever their size: halving finds one Dim of 256 in 16."""
 
 
 def prove(tracing: Tracing, keep: Keep, pruned: ir.Model, seed: int = 0) -> Equality:
@@ -54,12 +58,28 @@ def prove(tracing: Tracing, keep: Keep, pruned: ir.Model, seed: int = 0) -> Equa
 
 
 def inexact_dims(tracing: Tracing, keep: Keep, seed: int = 0) -> list[Dim]:
-    """The Dims whose cut alone, or together with others, is not what masking them gives; found by halving.
+    """The Dims that remain when as many as possible are cut of which the joint cut is exact; found by halving.
+
+    Large groups are tried first. A proof costs some runs of the model: after as many as `WORK` allows, what is not
+    absolved remains.
 
     Raises:
-        ValidationError: The cut model is wrong although no Dim by itself makes it so.
+        ValidationError: The cut model is wrong although no Dim makes it so.
     """
-    guilty = _search(tracing, keep, list(keep), seed)
+    proofs = WORK // max(1, macs(tracing.model, tracing.measured.shapes))
+    proofs = min(max(proofs, LEAST_PROOFS), MOST_PROOFS)
+    exact: dict[Dim, np.ndarray] = {}
+    guilty: list[Dim] = []
+    groups = _halves(list(keep))
+    for group in groups:  # grows meanwhile
+        part = {**exact, **{dim: keep[dim] for dim in group}}
+        if proofs > 0 and prove(tracing, part, cut(tracing, part), seed).holds:
+            exact = part
+        elif proofs <= 0 or len(group) == 1:
+            guilty += group
+        else:
+            groups += _halves(group)
+        proofs -= 1
     if not guilty:
         raise ValidationError(
             "cutting is not the same as masking for this model, and no single Dim is to blame; nothing was written"
@@ -67,12 +87,6 @@ def inexact_dims(tracing: Tracing, keep: Keep, seed: int = 0) -> list[Dim]:
     return guilty
 
 
-def _search(tracing: Tracing, keep: Keep, dims: Sequence[Dim], seed: int) -> list[Dim]:
-    part = {dim: keep[dim] for dim in dims}
-    if prove(tracing, part, cut(tracing, part), seed).holds:
-        return []
-    if len(dims) == 1:
-        return list(dims)
+def _halves(dims: list[Dim]) -> list[list[Dim]]:
     half = len(dims) // 2
-    found = _search(tracing, keep, dims[:half], seed) + _search(tracing, keep, dims[half:], seed)
-    return found or list(dims)
+    return [part for part in (dims[:half], dims[half:]) if part]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,13 @@ def test_resolving_flattens_drops_units_and_follows_bindings() -> None:
     assert list(leaves(c)) == [a, b]
     assert size(resolve(Product(()))) == 1
     assert size(resolve(Sum(()))) == 0
+
+
+def test_a_long_chain_of_bindings_is_followed() -> None:
+    chain = [Dim(3) for _ in range(5000)]
+    for dim, other in pairwise(chain):
+        dim.bound = other
+    assert resolve(chain[0]) is chain[-1]
 
 
 def test_masks_of_a_product_are_the_outer_and_of_a_sum_the_concatenation() -> None:

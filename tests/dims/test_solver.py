@@ -108,12 +108,16 @@ def test_splitting_a_product_along_its_outer_factor() -> None:
     assert set(reasons(outer, inner)) == {None}
 
 
-def test_splitting_inside_a_merged_axis_freezes() -> None:
+def test_splitting_inside_a_merged_axis_splits_the_index_that_the_end_falls_in() -> None:
     outer, inner = Dim(6), Dim(4)
-    parts = split(Product((outer, inner)), [6, 18])
-    assert [size(part) for part in parts] == [6, 18]
-    assert "it is split inside a merged axis" in reasons(outer, inner)
-    assert None not in reasons(outer, inner, *parts)
+    left, right = split(Product((outer, inner)), [6, 18])
+    assert [dim.size for dim in leaves(outer)] == [1, 1, 4]
+    low, high = leaves(inner)
+    assert (low.size, high.size) == (2, 2)
+    assert list(leaves(left)) == [low, high, low]
+    keep = {low: np.array([True, False])}
+    assert keep_mask(left, keep).tolist() == [True, False, True, True, True, False]
+    assert keep_mask(right, keep).tolist() == [True, True] + 4 * [True, False, True, True]
 
 
 def test_parts_must_make_up_the_whole() -> None:

@@ -42,6 +42,14 @@ def test_sessions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "".join(order) == "aabb" + "bbaa" + "aabb" + "bbaa"
 
 
+def test_long_runs_are_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(latency, "run", lambda session, feed: order.append(session))
+    monkeypatch.setattr(latency, "LONG", 0.0)
+    measure(["a", "b"], [{}, {}], seconds=0, warmup=1, least=2)  # type: ignore[list-item]
+    assert "".join(order) == "ab" + "ba" + "ab"
+
+
 def test_summary_of_known_times() -> None:
     result = latency.latency(np.arange(1, 102) / 1e3)
     assert (result.p10_ms, result.median_ms, result.p90_ms, result.runs) == (11, 51, 91, 101)

@@ -117,6 +117,27 @@ def test_a_dim_that_spoils_the_proof_is_found_among_others() -> None:
     assert [info.name for info in tracing.dims if info.dim in guilty] == ["w1:1"]
 
 
+@pytest.mark.parametrize(("proofs", "left"), [(16, 1), (1, 2)])
+def test_what_is_exact_alone_but_not_together_is_cut_as_far_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, proofs: int, left: int
+) -> None:
+    """Float noise adds up: no Dim makes it, but all together do. Where proofs are up, what is not absolved remains."""
+    text = (
+        "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) b = MatMul(a, w2) y = MatMul(b, w3) }"
+    )
+    tracing = traced(text, w1=(6, 8), w2=(8, 10), w3=(10, 5))
+    keep = half(tracing)
+    assert len(keep) == 2
+
+    def together(_tracing: object, part: Keep, *_more: object) -> Equality:
+        return Equality(float(len(part) > 1 or proofs == 1), "y", 1)
+
+    monkeypatch.setattr(proof, "prove", together)
+    monkeypatch.setattr(proof, "LEAST_PROOFS", proofs)
+    monkeypatch.setattr(proof, "MOST_PROOFS", proofs)
+    assert len(inexact_dims(tracing, keep)) == left
+
+
 def test_dims_cut_on_request_are_left_out_of_the_comparison() -> None:
     tracing = traced(
         """(float[N,6] x) => (float[N,5] y) {

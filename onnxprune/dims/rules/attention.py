@@ -12,10 +12,15 @@ from onnxprune.dims.spec import Spec
 _CACHES = "b k _ d, b k _ v"
 _GROUPS = "(k r w 8), b k _ (w 8), b k _ (w 8)"
 
+# Positions turn pairs inside a head: heads pass. Without their number, two tables of half the width tell that.
+_ROTARY = "b h s _, *, *, * -> b h s _ | {} b s (h d!), *, *, * -> b s (h d!)"
+_BY_TABLE = "| b s (h 2 e!), *, _ e!, _ e! -> b s (h 2 e!)"
+
+specs({"RotaryEmbedding": _ROTARY.format("") + "; num_heads=h"})
 specs(
     {
         "EmbedLayerNormalization": "b s, b s, _ c~, _ c, _ c, c, c, b s, b s -> b s c, *, b s c",
-        "RotaryEmbedding": "b s _, *, *, * -> b s _",
+        "RotaryEmbedding": _ROTARY.format("num_heads:") + _BY_TABLE + "; num_heads=h",
     },
     domain=CONTRIB,
 )

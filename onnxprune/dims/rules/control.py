@@ -6,19 +6,26 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxprune.dims.axis import Axis
+from onnxprune.dims.axis import Axis, Product, leaves
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import axes
 
 
 @axes("If")
 def if_(node: Context) -> None:
-    """Both branches give what the node gives."""
+    """Both branches give what the node gives; with another rank (a `squeeze` in PyTorch), the same channels of it."""
+    given: list[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = []
     for name in ("then_branch", "else_branch"):
         body = _body(node, name)
         node.tracer.walk(body)
-        for i, value in enumerate(body.outputs):
-            _same(node, node.tracer.axes_of(value), node.out(i))
+        given += [(node.tracer.axes_of(v), node.out(i)) for i, v in enumerate(body.outputs)]
+    for inner, outer in sorted(given, key=lambda pair: len(pair[0]) != len(pair[1])):
+        if len(inner) == len(outer):
+            _same(node, inner, outer)
+        else:
+            ours, theirs = (set(leaves(Product(axes))) for axes in (inner, outer))
+            for dim in ours ^ theirs:
+                node.freeze(dim, f"{node.op} changes it")
 
 
 @axes("Loop")

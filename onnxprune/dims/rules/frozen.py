@@ -11,8 +11,8 @@ from onnxprune.dims.registry import axes
 
 REASONS = {
     "which indices survive depends on the data": "Compress NonMaxSuppression NonZero Unique",
-    "it makes or reads positions": "AffineGrid CenterCropPad Col2Im EyeLike GatherElements OneHot Range Scatter "
-    "ScatterElements TensorScatter RotaryEmbedding MaxUnpool",
+    "it makes or reads positions": "AffineGrid CenterCropPad Col2Im EyeLike OneHot Range TensorScatter "
+    "MaxUnpool",
     "it makes random numbers": "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
     "it transforms along its axes": "BlackmanWindow DFT Det HammingWindow HannWindow MelWeightMatrix STFT",
     "its value is a number of elements": "Size",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.dims.axis import Axis, Sum
+from onnxprune.dims.axis import Axis, Sum, size
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import axes, specs
 from onnxprune.dims.solver import split
@@ -70,6 +70,21 @@ def _indexed(node: Context, depth: int, slices: Sequence[Axis]) -> None:
         node.freeze(axis)
     for axis, other in zip(x[depth:], slices[len(indices) - 1 :], strict=True):
         node.unify(axis, other)
+
+
+@axes("GatherElements", "ScatterElements", "Scatter")
+def elements(node: Context) -> None:
+    """Indices are positions along one axis; the others are one in all that take part, where all of them is read."""
+    x = node.x(0)
+    k = node.attr("axis", 0) % len(x)
+    for i in range(1, node.input_count):
+        for j, (axis, other) in enumerate(zip(x, node.x(i), strict=True)):
+            if j != k and size(axis) == size(other):
+                node.unify(axis, other)
+            else:
+                node.freeze(axis)
+                node.freeze(other)
+    node.set_out(node.x(1) if node.op == "GatherElements" else x)
 
 
 @axes("ArgMax", "ArgMin", "TopK")

@@ -303,3 +303,49 @@ def test_group_query_attention(packed: bool) -> None:
     assert cut.shape("wo")[0] < 64
     assert cut.shape("wo")[0] % 8 == 0
     assert all(cut.shape(name)[1] < shape[1] for name, shape in used.items())
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_rotary_positions_pass_heads(rank: int) -> None:
+    """Four heads, eight wide."""
+    split = """
+        r = Reshape(a, sizes)
+        t = Transpose<perm=[0,2,1,3]>(r)
+        u = RotaryEmbedding(t, cos, sin)
+        v = Transpose<perm=[0,2,1,3]>(u)
+        e = Reshape(v, merged)"""
+    whole = "e = RotaryEmbedding<num_heads=4>(a, cos, sin)"
+    used = {"sizes": np.array([0, 0, 4, 8]), "merged": np.array([0, 0, -1])} if rank == 4 else {}
+    model = build(
+        f"""(float[1,3,6] x) => (float[1,3,5] y) {{
+            a = MatMul(x, w1)
+            {split if rank == 4 else whole}
+            y = MatMul(e, w2)
+        }}""",
+        opset=23,
+        w1=(6, 32),
+        w2=(32, 5),
+        cos=(1, 3, 4),
+        sin=(1, 3, 4),
+        **used,
+    )
+    cut = assert_cut_equals_mask(model)
+    assert cut.shape("w1") == (6, 16)
+
+
+@pytest.mark.parametrize("attributes", ["", "<num_heads=0>", "<num_heads=4>"])
+def test_fused_rotary_positions_pass_heads(attributes: str) -> None:
+    model = build(
+        f"""(float[1,3,6] x) => (float[1,3,5] y) {{
+            a = MatMul(x, w1)
+            e = com.microsoft.RotaryEmbedding{attributes}(a, positions, cos, sin)
+            y = MatMul(e, w2)
+        }}""",
+        w1=(6, 32),
+        w2=(32, 5),
+        positions=np.arange(3)[None],
+        cos=(9, 4),
+        sin=(9, 4),
+    )
+    cut = assert_cut_equals_mask(model)
+    assert cut.shape("w1") == (6, 16)

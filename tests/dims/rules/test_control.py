@@ -35,6 +35,30 @@ def test_weights_outside_and_inside_the_branches_of_if() -> None:
     assert cut.shape("w3") == (4, 5)
 
 
+def test_a_branch_for_another_rank_keeps_its_channels() -> None:
+    """What PyTorch's `squeeze` becomes where the size of the axis is open."""
+    model = build(
+        """(float[N,3,T] x) => (float[N,5] y) {
+            a = Conv(x, w1)
+            sizes = Shape(a)
+            t = Gather(sizes, two)
+            c = Equal(t, one)
+            b = If (c) <
+                then_branch = yes () => (float[N,8] s) { s = Squeeze(a, last) },
+                else_branch = no () => (float[N,8,T] i) { i = Identity(a) }>
+            y = MatMul(b, w2)
+        }""",
+        w1=(8, 3, 1),
+        two=np.array(2),
+        one=np.array(1),
+        last=np.array([2]),
+        w2=(8, 5),
+    )
+    cut = assert_cut_equals_mask(model, shapes={"x": (2, 3, 1)}, others=[{"x": (4, 3, 1)}])
+    assert cut.shape("w1") == (4, 3, 1)
+    assert cut.shape("w2") == (4, 5)
+
+
 def test_hidden_units_inside_a_branch() -> None:
     model = build(
         """(float[N,6] x, bool c) => (float[N,5] y) {
