@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import solver
@@ -63,16 +62,17 @@ class Context:
         attribute = self.node.attributes.get(name)
         return default if attribute is None else attribute.value
 
-    def const(self, i: int) -> np.ndarray | None:
-        """The elements of integer input i where they are the same whatever the model is fed, flat; None otherwise."""
-        value = self.node.inputs[i] if self.has(i) else None
-        return None if value is None else self.tracer.measured.constant(value)
-
-    def numbers(self, name: str, i: int, default: Iterable[int] = ()) -> np.ndarray | None:
-        """Integers that are an attribute in early opsets and input i in later ones; None where they vary."""
+    def elements(self, name: str, i: int, default: Iterable[int] = ()) -> list[int | None] | None:
+        """Integers that are an attribute in early opsets and input i in later ones (see `Measured.elements`)."""
         if self.has(i):
-            return self.const(i)
-        return np.array(list(self.attr(name, default)), np.int64)
+            return self.tracer.measured.elements(self.node.inputs[i])
+        return list(self.attr(name, default))
+
+    def numbers(self, name: str, i: int, default: Iterable[int] = ()) -> list[int] | None:
+        """The same where all are known, None where one is not."""
+        found = self.elements(name, i, default)
+        known = [n for n in found or () if n is not None]
+        return None if found is None or len(known) < len(found) else known
 
     # Its axes.
 
@@ -175,6 +175,7 @@ class Context:
 
     def pin(self) -> None:
         """The node is a Shape: its answer stays the original one (of a weight: whichever of its uses are cut)."""
-        axes = () if self.node.inputs[0] in self.tracer.weights else self.x(0)
+        asked = slice(self.attr("start"), self.attr("end"))
+        axes = () if self.node.inputs[0] in self.tracer.weights else self.x(0)[asked]
         self.seen.add(0)
         self.tracer.carriers.append(PinnedShape(self.node, axes))

@@ -37,7 +37,7 @@ def follow(carrier: Carrier, tracing: Tracing, keep: Keep, edit: Edit) -> None:
         case Default(node, name, value, axis) if changes([axis], keep):
             edit.node[node].attributes[name] = ir.AttrFloat32(name, value)
         case PinnedShape(node, axes) if changes(axes, keep) or not axes:
-            job.pin(node)
+            job.pin(node, axes)
 
 
 class _Follower:
@@ -76,14 +76,12 @@ class _Follower:
             new, fixed = np.where(fixed, new, -1), np.ones_like(fixed)
         if fixed.all():
             self._set(node, index, new)
-        elif kind == "size":
+        else:
             made, value = self._assemble(node, self.edit.value[source], old, new, fixed)
             _graph(self.edit.node[node]).insert_before(self.edit.node[node], made)
             self.edit.replace_input(node, index, value)
-        else:
-            raise ValueError(f"{node.op_type} {node.name!r} reads a cut axis at places that vary")
 
-    def pin(self, node: ir.Node) -> None:
+    def pin(self, node: ir.Node, axes: Axes) -> None:
         """The users of a Shape go on reading the original sizes."""
         output = node.outputs[0]
         old, fixed = self.tracing.measured.values[output], self.tracing.measured.fixed[output]
@@ -93,7 +91,8 @@ class _Follower:
             sizes = ir.tensor(old.astype(np.int64))
             pinned = self.edit.constant(_graph(node), f"{output.name}/pinned", sizes)
         else:
-            made, pinned = self._assemble(node, twin.outputs[0], old, old, fixed)
+            now = np.array(renumbered("size", axes, old.tolist(), self.keep))
+            made, pinned = self._assemble(node, twin.outputs[0], now, old, fixed)
             _graph(twin).insert_after(twin, made)
         self.edit.replace_users(output, pinned, users)
 
@@ -117,7 +116,7 @@ class _Follower:
     def _assemble(
         self, node: ir.Node, source: ir.Value, old: np.ndarray, new: np.ndarray, fixed: np.ndarray
     ) -> tuple[list[ir.Node], ir.Value]:
-        """Nodes for an integer vector whose fixed elements are constants, the others taken from `source`."""
+        """Nodes for an integer vector whose fixed elements are constants, the others those of `source` to scale."""
         label = f"{node.name or node.outputs[0].name}/sizes"
         made: list[ir.Node] = []
 

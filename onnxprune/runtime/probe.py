@@ -52,12 +52,12 @@ class Measured:
         self.values.update(other.values)
         self.fixed.update(other.fixed)
 
-    def constant(self, value: ir.Value) -> np.ndarray | None:
-        """The elements of an integer value, flat, where none of them ever changes; None otherwise."""
-        known = self.values.get(value)
-        if known is None or known.dtype.kind not in "iub" or not self.fixed[value].all():
+    def elements(self, value: ir.Value | None) -> list[int | None] | None:
+        """The elements of an integer value, flat, None for each that changes; None where they come from data."""
+        if value is None or value not in self.values:
             return None
-        return known.reshape(-1)
+        pairs = zip(self.values[value].flat, self.fixed[value].flat, strict=True)
+        return [int(n) if fixed else None for n, fixed in pairs]
 
 
 class Probe:

@@ -43,7 +43,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 
 
 _CPP_FUNCTION = re.compile(
-    r"(?:[\w:&*]+ )?\w+(?:::~?\w+)+\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?:? "
+    r"(?:virtual )?(?:[\w:&*]+ )?\w+(?:::~?\w+)+\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?:? "
 )
 
 
@@ -122,7 +122,7 @@ def run(
 def one_line(error: BaseException) -> str:
     """The message of onnxruntime without error codes, line breaks, and where in its C++ sources it comes from."""
     text = " ".join(str(error).split())
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"\S+\.(cc|h):\d+ ", "", text)
     text = _CPP_FUNCTION.sub("", text)
     text = re.sub(r"Load model from .*? failed: ?", "", text)

@@ -9,8 +9,8 @@ from tests.loaded import loaded, value
 
 
 def constant(measured: Measured, model: ir.Model, name: str) -> list[int] | None:
-    found = measured.constant(value(model, name))
-    return None if found is None else found.tolist()
+    found = measured.elements(value(model, name))
+    return None if found is None or None in found else [n for n in found if n is not None]
 
 
 def test_shapes_come_from_the_run_not_from_annotations() -> None:

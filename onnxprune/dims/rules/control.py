@@ -16,7 +16,7 @@ def if_(node: Context) -> None:
     """Both branches give what the node gives; with another rank (a `squeeze` in PyTorch), the same channels of it."""
     given: list[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = []
     for name in ("then_branch", "else_branch"):
-        body = _body(node, name)
+        body = node.attr(name)
         node.tracer.walk(body)
         given += [(node.tracer.axes_of(v), node.out(i)) for i, v in enumerate(body.outputs)]
     for inner, outer in sorted(given, key=lambda pair: len(pair[0]) != len(pair[1])):
@@ -31,14 +31,14 @@ def if_(node: Context) -> None:
 @axes("Loop")
 def loop(node: Context) -> None:
     """Inputs and body inputs: trip count, condition, carried; body outputs: condition, carried, scanned."""
-    body = _body(node, "body")
+    body = node.attr("body")
     _iterate(node, body, node.input_count, range(2, node.input_count), body.outputs[1:])
 
 
 @axes("Scan")
 def scan(node: Context) -> None:
     """As Loop, with inputs taken slice by slice along their first axis."""
-    body = _body(node, "body")
+    body = node.attr("body")
     if node.opset < 9 or any(
         any(node.attr(name, ())) for name in ("scan_input_axes", "scan_output_axes")
     ):
@@ -85,9 +85,3 @@ def _same(node: Context, a: tuple[Axis, ...], b: tuple[Axis, ...]) -> None:
         return
     for axis, other in zip(a, b, strict=True):
         node.unify(axis, other)
-
-
-def _body(node: Context, name: str) -> ir.Graph:
-    graph = node.attr(name)
-    assert isinstance(graph, ir.Graph)
-    return graph

@@ -32,11 +32,11 @@ def gather(node: Context) -> None:
 
 
 def _runs(node: Context, axis: Axis) -> tuple[Axis, ...] | None:
-    indices = node.const(1)
-    if indices is None or node.rank(1) != 1 or len(indices) < 2:
+    given = node.numbers("indices", 1)
+    if given is None or node.rank(1) != 1 or len(given) < 2:
         return None
-    n = node.shape(0)[node.attr("axis", 0)]
-    indices = np.where(indices < 0, indices + n, indices)
+    n = size(axis)
+    indices = np.array(given) % n
     if len(np.unique(indices)) != len(indices):
         return None
     runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
@@ -102,8 +102,8 @@ def pick(node: Context) -> None:
 @axes("CumSum", "CumProd")
 def cumulate(node: Context) -> None:
     """Positions along the axis matter."""
-    x, axis = node.x(0), node.const(1)
-    for each in x if axis is None else (x[int(axis[0])],):
+    x, axis = node.x(0), node.numbers("axis", 1)
+    for each in x if axis is None else (x[axis[0]],):
         node.freeze(each)
     node.set_out(x)
 

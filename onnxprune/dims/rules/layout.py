@@ -102,15 +102,16 @@ def slice_(node: Context) -> None:
 def _bounds(node: Context) -> dict[int, tuple[int, int, int] | None] | None:
     """Start, end and step by axis, None where they vary; None where even the axes do."""
     over = node.numbers("axes", 3, range(node.rank()))
-    if over is None:
+    steps = node.numbers("steps", 4, [1] * node.rank())
+    if over is None or steps is None:
         return None
-    axes = [int(k) % node.rank() for k in over]
-    starts, ends = node.numbers("starts", 1), node.numbers("ends", 2)
-    steps = node.numbers("steps", 4, [1] * len(axes))
-    if starts is None or ends is None or steps is None:
-        return dict.fromkeys(axes)
-    triples = zip(starts.tolist(), ends.tolist(), steps.tolist(), strict=False)
-    return dict(zip(axes, triples, strict=False))
+    axes = [k % node.rank() for k in over]
+    found: dict[int, tuple[int, int, int] | None] = dict.fromkeys(axes)
+    starts, ends = node.elements("starts", 1) or (), node.elements("ends", 2) or ()
+    for k, start, end, step in zip(axes, starts, ends, steps, strict=False):
+        if start is not None and end is not None:
+            found[k] = (start, end, step)
+    return found
 
 
 def _taken(axis: Axis, start: int, end: int, step: int) -> Axis | None:
@@ -131,31 +132,30 @@ def _taken(axis: Axis, start: int, end: int, step: int) -> Axis | None:
 
 @axes("Pad")
 def pad(node: Context) -> None:
-    """Constant padding makes the axis a sum, with new indices before and after."""
-    x, out = node.x(0), node.out()
+    """Constant padding makes the axis a sum, with new indices before and after; what is not padded passes."""
+    constant = node.attr("mode", "constant") == "constant"
     amounts = _amounts(node)
-    ends: dict[int, tuple[Dim, Dim]] = {}
-    for k, (axis, padded) in enumerate(zip(x, out, strict=True)):
-        before, after = (0, 0) if amounts is None else amounts.get(k, (0, 0))
-        if amounts is None or min(before, after) < 0:
+    ends: dict[int, list[Dim]] = {}
+    for k, (axis, padded) in enumerate(zip(node.x(0), node.out(), strict=True)):
+        known = [n for n in amounts.get(k, (0, 0)) if n is not None]
+        if len(known) == 2 and min(known) >= 0 and (constant or not any(known)):
+            ends[k] = [Dim(n) for n in known]
+            node.unify(padded, Sum((ends[k][0], axis, ends[k][1])))
+        else:
             node.freeze(axis)
             node.freeze(padded)
-        else:
-            ends[k] = (Dim(before), Dim(after))
-            node.unify(padded, Sum((ends[k][0], axis, ends[k][1])))
-    if amounts is not None:
-        pieces = [ends[k][side] if k in ends else None for side in (0, 1) for k in amounts]
-        node.follows(1, pieces)
-        node.follows("pads", pieces)
+    pieces = [ends[k][side] if k in ends else None for side in (0, 1) for k in amounts]
+    node.follows(1, pieces)
+    node.follows("pads", pieces)
 
 
-def _amounts(node: Context) -> dict[int, list[int]] | None:
-    """What is added before and after, by axis; None where it varies or is no constant value."""
-    flat, over = node.numbers("pads", 1), node.numbers("axes", 3, range(node.rank()))
-    if flat is None or over is None or node.attr("mode", "constant") != "constant":
-        return None
-    axes = [int(k) % node.rank() for k in over]
-    return dict(zip(axes, flat.reshape(2, -1).T.tolist(), strict=True))
+def _amounts(node: Context) -> dict[int, tuple[int | None, int | None]]:
+    """What is added before and after, by axis; None where it varies."""
+    flat, over = node.elements("pads", 1), node.numbers("axes", 3, range(node.rank()))
+    if flat is None or over is None:
+        return dict.fromkeys(range(node.rank()), (None, None))
+    sides = zip(flat[: len(over)], flat[len(over) :], strict=True)
+    return dict(zip((k % node.rank() for k in over), sides, strict=True))
 
 
 @axes("Expand")

@@ -27,6 +27,7 @@ specs(
 specs(
     {
         "QLinearConv": _QLINEAR_CONV,
+        "QLinearAdd QLinearMul": "s*, *, *, s* -> s*",
         "QGemm": product("{a}, *, *, {b}, n?, n?, m? n? -> {m} {n}"),
         "MatMulIntegerToFloat": "s* m k, s* k n, *, n?, *, n?, n -> s* m n",
         "DynamicQuantizeMatMul": "s* m k, s* k n, n?, n?, n -> s* m n",
@@ -51,12 +52,6 @@ def linear(node: Context) -> None:
             node.freeze(scale[k], "it is quantised in blocks")
             node.freeze(x[k], "it is quantised in blocks")
     node.set_out(x)
-
-
-@axes("QLinearAdd", "QLinearMul", domain=CONTRIB)
-def binary(node: Context) -> None:
-    """A, its scale and zero point, then B."""
-    node.broadcast([0, 3])
 
 
 @axes("QLinearConcat", domain=CONTRIB)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import axes
 
@@ -19,9 +17,9 @@ def reduce(node: Context) -> None:
     if over is None:
         node.freeze_all(f"{node.op} over axes that are not fixed")
         return
-    if not len(over) and not node.attr("noop_with_empty_axes", 0):
-        over = np.arange(len(x))
-    which = {int(k) % len(x) for k in over}
+    if not over and not node.attr("noop_with_empty_axes", 0):
+        over = list(range(len(x)))
+    which = {k % len(x) for k in over}
     keepdims = node.attr("keepdims", 1)
     node.set_out(
         node.frozen_axis(1) if k in which else axis

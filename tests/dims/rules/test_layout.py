@@ -264,6 +264,50 @@ def test_padding_channels(opset: int) -> None:
     assert cut.shape("w2")[0] == cut.shape("w3")[1] == 7
 
 
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_channels_pass_where_images_are_padded_with_themselves(mode: str) -> None:
+    model = build(
+        f"""(float[N,3,4,4] x) => (float[N,2,6,6] y) {{
+            a = Conv(x, w1)
+            p = Pad<mode="{mode}">(a, pads)
+            y = Conv(p, w2)
+        }}""",
+        w1=(8, 3, 1, 1),
+        w2=(2, 8, 1, 1),
+        pads=ints(0, 0, 1, 1, 0, 0, 1, 1),
+    )
+    assert assert_cut_equals_mask(model).shape("w1")[0] == 4
+
+
+def test_bounds_and_amounts_of_which_some_vary() -> None:
+    """Half of the sequence, of half of the channels; then as much is put behind it, and as many channels again."""
+    model = build(
+        """(float[1,3,T] x) => (float[1,2,T] y) {
+            a = Conv(x, w1)
+            sizes = Shape(a)
+            t = Gather(sizes, last)
+            half = Div(t, two)
+            ends = Concat<axis=0>(four, half)
+            s = Slice(a, starts, ends, axes)
+            rest = Sub(t, half)
+            pads = Concat<axis=0>(before, rest)
+            p = Pad(s, pads)
+            y = Conv(p, w2)
+        }""",
+        w1=(8, 3, 1),
+        last=ints(2),
+        two=ints(2),
+        four=ints(4),
+        starts=ints(0, 0),
+        axes=ints(1, 2),
+        before=ints(0, 0, 0, 0, 4),
+        w2=(2, 8, 1),
+    )
+    cut = assert_cut_equals_mask(model, shapes={"x": (1, 3, 8)}, others=[{"x": (1, 3, 10)}])
+    assert cut.shape("w1")[0] == 4
+    assert cut.shape("w2")[1] == 4
+
+
 def test_indices_of_gather_are_renumbered() -> None:
     order = np.array([4, 5, 6, 7, 0, 1, 2, 3])
     model = build(

@@ -56,6 +56,32 @@ def test_resize(kind: str) -> None:
     assert assert_cut_equals_mask(model).shape("w2")[1] == 4
 
 
+@pytest.mark.parametrize("bounds", ["", "<start=0, end=1>"])
+def test_a_computed_size_of_an_open_axis_merged_with_one_that_is_cut(bounds: str) -> None:
+    """Batch and heads as one axis, as BLOOM and DeBERTa have it: whoever divides by the heads goes on doing so."""
+    model = build(
+        f"""(float[N,6] x) => (float[N,5] y) {{
+            a = MatMul(x, w1)
+            r = Reshape(a, merged)
+            t = Tanh(r)
+            s = Shape{bounds}(t)
+            rows = Gather(s, first)
+            batch = Div(rows, heads)
+            sizes = Concat<axis=0>(batch, rest)
+            b = Reshape(t, sizes)
+            y = MatMul(b, w2)
+        }}""",
+        w1=(6, 8),
+        merged=ints(-1, 2),
+        first=ints(0),
+        heads=ints(4),
+        rest=ints(8),
+        w2=(8, 5),
+    )
+    cut = assert_cut_equals_mask(model, shapes={"x": (3, 6)}, others=[{"x": (2, 6)}])
+    assert cut.shape("w1") == (6, 4)
+
+
 def test_reshape_that_merges_two_computed_sizes() -> None:
     model = build(
         """(float[N,3,4,4] x) => (float[N,L,2] y) {
