@@ -3,9 +3,10 @@
 1. Optimizers: `torch.optim` itself, and torch's clipping, are given the gradients that the step graph
    found; the largest difference of any weight after all steps, relative to the largest weight of its tensor.
 2. Networks: the same model built in PyTorch, its weights read from the ONNX file, trained from the same
-   batches by autograd and `torch.optim`; the relative difference of each tensor, |a - b| / |b|. The bias of
-   the keys of an attention has a gradient of exactly zero (softmax ignores it), of which rounding leaves noise
-   that Adam scales up to full steps: those parts differ between any two implementations.
+   batches by autograd and `torch.optim`; the relative difference of each tensor, |a - b| / |b|. Beside it
+   that of PyTorch in float32 from PyTorch in float64: Adam divides a gradient by its own size, so where
+   there is nothing but rounding (the bias of an attention's keys, which softmax ignores, has a gradient of
+   exactly zero) any two ways to round take steps of their own. With an epsilon above the noise they do not.
 3. Time: samples a second of both, in turns, in this process; the median of several rounds.
 
 Needs torch, which the program itself does not.
@@ -62,6 +63,11 @@ CASES: dict[str, tuple[Any, StepOptions, Callable[[Any], Any]]] = {
         AdamW(weight_decay=0.1),
         StepOptions(clip_norm=0.1),
         lambda p: torch.optim.AdamW(p, 1.0, weight_decay=0.1),
+    ),
+    "AdamW, epsilon 1e-6, decay, norm clipped": (
+        AdamW(epsilon=1e-6, weight_decay=0.1),
+        StepOptions(clip_norm=0.1),
+        lambda p: torch.optim.AdamW(p, 1.0, eps=1e-6, weight_decay=0.1),
     ),
 }
 RATES = {SGD: 0.02, AdamW: 1e-3}
@@ -132,8 +138,9 @@ def given_gradients(step: Any, batches: list[Any], options: Any, make: Any, rate
 
 
 def torch_step(network: Any, optimizer: Any, options: Any, batch: Any) -> float:
-    """Forward, backward and update in PyTorch."""
+    """Forward, backward and update in PyTorch, in the precision of the network."""
     x, labels = torch.from_numpy(batch["image"]), torch.from_numpy(batch["train/labels"])
+    x = x.to(next(network.parameters()).dtype)
     optimizer.zero_grad()
     loss = torch.nn.functional.cross_entropy(network(x), labels)
     loss.backward()
@@ -152,25 +159,34 @@ def separately(
     *,
     training: bool = False,
 ) -> Any:
-    """Part 2: the relative differences of all tensors, the largest first."""
+    """Part 2: the relative differences of all tensors, the largest first, and the largest of PyTorch from itself."""
     _, options, make = case
-    network, where = in_torch(name, model)
-    network.train(training)
-    optimizer = make(list(network.parameters()))
-    optimizer.param_groups[0]["lr"] = rate
+    (network, where), (exact, _) = in_torch(name, model), in_torch(name, model)
     runner = Runner(step, threads=1)
+    for each in (network, exact.double()):
+        each.train(training)
+        optimizer = make(list(each.parameters()))
+        optimizer.param_groups[0]["lr"] = rate
+        for batch in batches:
+            torch_step(each, optimizer, options, batch)
     for batch in batches:
-        torch_step(network, optimizer, options, batch)
         runner.run(batch, rate)
     mine = runner.arrays({n: n for n in step.weights})
-    found = []
-    for key, parameter in network.named_parameters():
+    found, own = [], []
+    for (key, parameter), (_, precise) in zip(
+        network.named_parameters(), exact.named_parameters(), strict=True
+    ):
         source, transposed = where.get(key, (key, False))
         if source not in mine:
             continue
         a, b = mine[source].T if transposed else mine[source], parameter.detach().numpy()
-        found.append((float(np.linalg.norm(a - b) / np.linalg.norm(b)), key))
-    return sorted(found, reverse=True)
+        found.append((_apart(a, b), key))
+        own.append(_apart(b, precise.detach().numpy()))
+    return sorted(found, reverse=True), max(own)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 def speed(name: str, model: Any, data: Any, batch: int, threads: int, rounds: int) -> list[float]:
@@ -215,7 +231,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of part 3; 0 leaves it out")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     for name in MODELS:
@@ -241,11 +257,13 @@ def main() -> None:
                 )
 
             given = given_gradients(build(), batches, case[1], case[2], rate)
-            apart = separately(name, model, build(), batches, case, rate)
+            apart, own = separately(name, model, build(), batches, case, rate)
             middle = apart[len(apart) // 2][0]
             print(
                 f"{name:7} {words:40} same gradients {given:.1e}   apart: largest {apart[0][0]:.1e} "
-                f"({apart[0][1]}), then {apart[1][0]:.1e} ({apart[1][1]}), median {middle:.1e}"
+                f"({apart[0][1]}), then {apart[1][0]:.1e} ({apart[1][1]}), median {middle:.1e}; "
+                f"PyTorch from float64: largest {own:.1e}",
+                flush=True,
             )
         mode = live(model)
         if mode.running:
@@ -260,11 +278,13 @@ def main() -> None:
                 running=mode.running,
             )
             rate = RATES[type(case[0])]
-            apart = separately(name, model, step, batches, case, rate, training=True)
+            apart, own = separately(name, model, step, batches, case, rate, training=True)
             print(
                 f"{name:7} BatchNormalization live, {words}: apart: largest {apart[0][0]:.1e} "
-                f"({apart[0][1]}), median {apart[len(apart) // 2][0]:.1e}"
+                f"({apart[0][1]}), median {apart[len(apart) // 2][0]:.1e}; PyTorch from float64: largest {own:.1e}"
             )
+        if not arguments.rounds:
+            continue
         test = read_data(ROOT / "models" / "digits.npz", model)
         mine, theirs = speed(
             name, model, test, arguments.batch, arguments.threads, arguments.rounds

@@ -1,10 +1,10 @@
 """Accuracy kept against Torch-Pruning (Fang et al., CVPR 2023) in PyTorch: same network, same samples, equal MACs.
 
     python benchmarks/torch_pruning_accuracy.py [--model M.onnx --calibration C.npz --test T.npz] [--macs 0.7 0.5 0.3]
-        [--train T.npz --epochs 8]
+        [--train T.npz --epochs 8 --rates 0.05 0.02 0.005]
 
 No fine-tuning on either side, unless `--train T.npz --epochs N` says on what labelled samples and for how long: then
-the best of Torch-Pruning's is trained by PyTorch (SGD with Nesterov's momentum, at each of three rates, of which the
+the best of Torch-Pruning's is trained by PyTorch (SGD with Nesterov's momentum, at each of `--rates`, of which the
 best counts), onnxprune's by `--recover finetune`, and seconds are those of a whole run, of one rate.
 
 The ONNX file is rebuilt in PyTorch, layer by layer, and both must give the same outputs before anything is pruned.
@@ -225,6 +225,7 @@ def main() -> None:
     parser.add_argument("--macs", type=float, nargs="+", default=[0.7, 0.5, 0.3, 0.15])
     parser.add_argument("--train", type=Path, help="labelled samples to fine-tune on")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     given = parser.parse_args()
     net = Rebuilt(given.model).eval()
     test, calibration = np.load(given.test), np.load(given.calibration)
@@ -269,7 +270,7 @@ def _trained(
 ) -> list[tuple[float, float]]:
     """Accuracy and seconds by rate."""
     data, results = np.load(given.train), []
-    for rate in RATES:
+    for rate in given.rates:
         began = time.perf_counter()
         made = finetuned(
             found, torch.tensor(data[name]), torch.tensor(data["labels"]), rate, given.epochs

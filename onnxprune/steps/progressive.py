@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 
 import onnx_ir as ir
 
@@ -68,7 +69,7 @@ def progressive(
     yardstick = Yardstick(model, aside, options.providers)
     count = options.steps or 1
     plan = amounts(final_amount(options), count, options.schedule)
-    epochs = shares(training_options(options).epochs, count)
+    epochs = shares(training_options(options).epochs, count, searches=options.limits_drop)
     stage = line.start()
     rows: tuple[StepRow, ...] = (first_row(line, yardstick),)
     if checkpoint is not None and checkpoint.begun:
@@ -117,6 +118,17 @@ def final_amount(options: PruneOptions) -> float:
     return 1.0 - target.value
 
 
-def shares(total: int, steps: int) -> tuple[int, ...]:
-    """Epochs of each step: as many for each, and what does not divide for the last, which have lost most."""
-    return tuple((total + step) // steps for step in range(steps))
+def shares(total: int, steps: int, *, searches: bool) -> tuple[int, ...]:
+    """Epochs of each step.
+
+    The last step gets as many as all before it, for its model is the result, and theirs are only to be scored and cut
+    again. In a search any step's may be the result, and all get as many.
+
+    Args:
+        total: Of all steps together.
+        steps: How many there are.
+        searches: Whether the accuracy decides which step is the last.
+    """
+    parts = [1] * steps if searches else [*[1] * (steps - 1), max(steps - 1, 1)]
+    ends = [total * sum(parts[:step]) // sum(parts) for step in range(steps + 1)]
+    return tuple(after - before for before, after in pairwise(ends))
