@@ -25,7 +25,7 @@ from onnxprune.validate.yardstick import Drop, Yardstick
 __all__ = ["Worker", "finished", "first_row", "holds", "split"]
 
 SHARE, MOST = 0.2, 2000
-"""Of the samples, held aside to evaluate on, and how many at most: an accuracy's standard error is 1.1 % then or less."""
+"""Of the samples, held aside to evaluate on, and how many at most: an accuracy's standard error is below 1.2 % then."""
 SHARE_OF_A_SEARCH, MOST_OF_A_SEARCH = 0.5, 5000
 """The same where the evaluation decides how far to go."""
 
@@ -36,9 +36,7 @@ def split(data: Dataset, options: PruneOptions) -> tuple[Dataset, Dataset]:
     Raises:
         DataError: There are too few.
     """
-    share, most = (
-        (SHARE_OF_A_SEARCH, MOST_OF_A_SEARCH) if options.limits_drop else (SHARE, MOST)
-    )
+    share, most = (SHARE_OF_A_SEARCH, MOST_OF_A_SEARCH) if options.limits_drop else (SHARE, MOST)
     return hold_aside(data, min(share, most / len(data)), options.seed)
 
 
