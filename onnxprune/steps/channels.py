@@ -23,9 +23,7 @@ from onnxprune.runtime.measure import Measured, measure
 from onnxprune.sampling import loss_note
 from onnxprune.steps.dead import Dead, without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan
-from onnxprune.steps.repair import repair
-from onnxprune.steps.training import training_options
-from onnxprune.train.recovery import seen
+from onnxprune.steps.repair import repair, samples_to_fit
 from onnxprune.validate.proof import inexact_dims, prove
 
 __all__ = ["Ready", "alternatives", "ready", "remove_channels"]
@@ -44,7 +42,7 @@ def remove_channels(
         return done
     assert done.tracing is not None
     with clock.step("recover"):
-        used = data if options.recover != "finetune" else seen(data, training_options(options))
+        used = samples_to_fit(data, options)
         if options.recover != "bias":
             compensate(done.tracing, done.keep, done.pruned, done.fitted)
         note = repair(done.tracing, done.keep, done.pruned, used, options, progress)

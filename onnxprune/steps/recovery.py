@@ -17,9 +17,10 @@ from onnxprune.report.training import training_notes
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.steps.line import Line, Stage
 from onnxprune.steps.outcome import Outcome
+from onnxprune.steps.repair import samples_to_fit
 from onnxprune.steps.training import training_options
 from onnxprune.steps.trials import Trials
-from onnxprune.train.recovery import reestimated, retrained, seen
+from onnxprune.train.recovery import reestimated, retrained
 from onnxprune.validate.yardstick import Drop, Yardstick
 
 __all__ = ["Worker", "finished", "first_row", "holds", "split"]
@@ -99,7 +100,7 @@ class Worker:
         trains_channels = recover == "finetune" and isinstance(self.options.granularity, Channel)
         if recover not in ("bias", "lstsq") and not trains_channels:
             return raw, raw
-        data = seen(self.used, training_options(self.options)) if trains_channels else self.used
+        data = samples_to_fit(self.used, self.options)
         fitted = replace(raw, model=clone(raw.model))
         with self.clock.step("recover"):
             note = self.line.refit(fitted, data, self.progress)

@@ -1,4 +1,4 @@
-"""Closed-form repair of a cut or sparse model, by the method that the options name."""
+"""Closed-form repair of a cut or sparse model, by the method that the options name, and the samples it is made on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from onnxprune.plan.granularity import NM
 from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.progress import Progress
 from onnxprune.recover import Fraction, compensate_zeros, correct_biases, refit
-from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.dataset import Dataset, hold_aside
+from onnxprune.steps.training import training_options
+from onnxprune.train.recovery import seen
 
-__all__ = ["repair", "repair_zeros"]
+__all__ = ["repair", "repair_zeros", "samples_to_fit"]
+
+MOST = 2000
+"""Samples used at most: more tell a fit in closed form next to nothing, and every fit walks all of them."""
+
+
+def samples_to_fit(data: Dataset, options: PruneOptions) -> Dataset:
+    """Those that a closed-form repair sees: none of what training holds aside, and not too many."""
+    every = seen(data, training_options(options)) if options.recover == "finetune" else data
+    if len(every) <= MOST:
+        return every
+    return hold_aside(every, 1 - MOST / len(every), options.seed)[0]
 
 
 def repair(

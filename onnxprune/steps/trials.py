@@ -29,8 +29,7 @@ from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import run, session
 from onnxprune.scores.distance import Reference
 from onnxprune.steps.line import Channels, ChannelsKept, Stage
-from onnxprune.steps.training import training_options
-from onnxprune.train.recovery import seen
+from onnxprune.steps.repair import samples_to_fit
 
 __all__ = ["Reached", "Trials", "are_made", "pricings", "route"]
 
@@ -44,8 +43,6 @@ EFFORT = 3e9
 """MACs over all samples that all tilted trials of a stage may take in one pass."""
 LAYER = 5e7
 """MACs that it takes as long to compute as to handle a layer."""
-MOST = 2000
-"""Samples used at most: more tell a fit in closed form next to nothing, and every trial walks all of them."""
 ASIDE = 0.25
 FEWEST = 16
 """With fewer samples than this, what was fitted on them is judged on them."""
@@ -119,9 +116,7 @@ class Trials:
 
     def __init__(self, line: Channels, data: Dataset, options: PruneOptions, clock: Clock) -> None:
         self._line, self._options, self._clock = line, options, clock
-        every = data if options.recover == "lstsq" else seen(data, training_options(options))
-        if len(every) > MOST:
-            every, _ = hold_aside(every, 1 - MOST / len(every), options.seed)
+        every = samples_to_fit(data, options)
         self._every = every
         few = len(every) < FEWEST
         self._used, self._aside = (every, every) if few else hold_aside(every, ASIDE, options.seed)

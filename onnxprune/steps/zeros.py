@@ -17,7 +17,7 @@ from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.sampling import loss_note
 from onnxprune.steps.outcome import Outcome
-from onnxprune.steps.repair import repair_zeros
+from onnxprune.steps.repair import repair_zeros, samples_to_fit
 
 __all__ = ["zero_weights"]
 
@@ -39,7 +39,8 @@ def zero_weights(
     pruned = clone(model)
     if data is not None and (repaired or surgeon):
         with clock.step("recover"):
-            plan = repair_zeros(model, pruned, plan, data, options, progress)
+            used = samples_to_fit(data, options)
+            plan = repair_zeros(model, pruned, plan, used, options, progress)
         if not repaired:
             pruned = clone(model)
     if not repaired:
