@@ -47,6 +47,9 @@ def build(name: str) -> Any:
         if norms:
             with torch.no_grad():
                 model.train()(torch.from_numpy(batch_of(name, 8)[0]))
+        for part in model.modules():  # a head of zeros, as of ViT, would stop every gradient
+            if isinstance(part, torch.nn.Linear) and not part.weight.any():
+                part.weight.data.normal_(std=0.02)
         return model.eval()
 
     class Lstm(torch.nn.Module):

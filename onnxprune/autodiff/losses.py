@@ -4,12 +4,13 @@ A loss writes the nodes of its value and says what its gradient is at the values
 *seeds*); the driver carries those on through the model. With N samples, K classes, logits z, p =
 softmax(z / T):
 
-    cross-entropy    L = -1/N sum_n sum_k q log p         dL/dz = (p - q) / N          (T = 1)
-                     q = (1 - s) onehot(label) + s / K    label smoothing s, Szegedy et al. 2016,
-                     arXiv:1512.00567
-    distillation     L = T^2/N sum_n KL(p_teacher || p)   dL/dz = T (p - p_teacher) / N    Hinton et
-    al. 2015, 1503.02531 squared error    L = mean (y - t)^2                   dL/dy = 2 (y - t) /
-    size a named output   L = sum y                            dL/dy = 1
+    cross-entropy    L = -1/N sum_n sum_k q log p          dL/dz = (p - q) / N          (T = 1)
+                     q = (1 - s) onehot(label) + s / K     with label smoothing s: Szegedy et al.
+                                                           2016, arXiv:1512.00567
+    distillation     L = T^2/N sum_n KL(p_teacher || p)    dL/dz = T (p - p_teacher) / N
+                                                           Hinton et al. 2015, arXiv:1503.02531
+    squared error    L = mean (y - t)^2                    dL/dy = 2 (y - t) / size
+    a named output   L = sum y                             dL/dy = 1
 
 Where a model ends in Softmax or LogSoftmax, cross-entropy and distillation start from what enters
 it: the same loss, without the loss of digits. `reduction="sum"` leaves out the 1/N, so that
@@ -27,6 +28,7 @@ import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
 from onnxprune.autodiff.registry import NoGradientError
+from onnxprune.errors import OptionError
 
 __all__ = [
     "CrossEntropy",
@@ -36,6 +38,7 @@ __all__ = [
     "Seeds",
     "SquaredError",
     "Weighted",
+    "class_axis",
 ]
 
 Reduction = Literal["mean", "sum"]
@@ -89,7 +92,7 @@ class SquaredError:
     def build(self, op: Ops, values: Mapping[str, Tensor]) -> tuple[Tensor, Seeds]:
         """See `Loss`."""
         y = _named(values, self.output)
-        error = y - _add_input(op, self.target, y.dtype, y.value.shape)
+        error = y - _input(op, values, self.target, y.dtype, y.value.shape)
         scale = _scale(op, y, None, self.reduction)
         return op.ReduceSumSquare(error, keepdims=0) * scale, [(y, error * (2.0 * scale))]
 
@@ -117,14 +120,18 @@ class CrossEntropy:
 
     def build(self, op: Ops, values: Mapping[str, Tensor]) -> tuple[Tensor, Seeds]:
         """See `Loss`."""
-        z = _logits(_named(values, self.output), self.axis)
-        axis = self.axis % z.rank
-        classes = z.shape[axis]
+        if not 0 <= self.smoothing < 1:
+            raise OptionError(f"label smoothing is 0 or more and below 1, not {self.smoothing:g}")
+        y = _named(values, self.output)
+        axis = class_axis(y, self.axis)
+        z, classes = _logits(y, axis), y.shape[axis]
         if classes is None:
-            raise NoGradientError(f"the number of classes of {self.output!r} is not known")
+            raise NoGradientError(
+                f"the number of classes of {self.output!r} is not known: its axis {axis} is dynamic"
+            )
         assert z.value.shape is not None
         sizes = [dim for i, dim in enumerate(z.value.shape.dims) if i != axis]
-        labels = _add_input(op, self.labels, ir.DataType.INT64, ir.Shape(sizes))
+        labels = _input(op, values, self.labels, ir.DataType.INT64, ir.Shape(sizes))
         ends = op.constant(np.array([0.0, 1.0]), z.dtype)
         hard = op.OneHot(labels, op.constant(np.array(classes)), ends, axis=axis)
         q = hard * (1.0 - self.smoothing) + self.smoothing / classes if self.smoothing else hard
@@ -153,10 +160,12 @@ class Distillation:
 
     def build(self, op: Ops, values: Mapping[str, Tensor]) -> tuple[Tensor, Seeds]:
         """See `Loss`."""
+        if not self.temperature > 0:
+            raise OptionError(f"a temperature is above 0, not {self.temperature:g}")
         y = _named(values, self.output)
-        z = _logits(y, self.axis)
-        axis = self.axis % z.rank
-        teacher = _add_input(op, self.teacher, y.dtype, y.value.shape)
+        axis = class_axis(y, self.axis)
+        z = _logits(y, axis)
+        teacher = _input(op, values, self.teacher, y.dtype, y.value.shape)
         producer = y.value.producer()
         if z is not y and producer is not None and producer.op_type == "Softmax":
             teacher = op.Log(op.Max(teacher, 1e-30 if z.dtype != ir.DataType.FLOAT16 else 6e-8))
@@ -197,13 +206,25 @@ def _named(values: Mapping[str, Tensor], name: str) -> Tensor:
     return values[name]
 
 
+def class_axis(y: Tensor, axis: int) -> int:
+    """The number of an axis, counted from the front.
+
+    Raises:
+        NoGradientError: There is none of that number.
+    """
+    if not -y.rank <= axis < y.rank:
+        raise NoGradientError(
+            f"{y.value.name!r} has {y.rank} axes: none of the number {axis} has its classes"
+        )
+    return axis % y.rank
+
+
 def _logits(y: Tensor, axis: int) -> Tensor:
     """What enters the Softmax or LogSoftmax over `axis` that `y` comes out of, else `y`."""
     node = y.value.producer()
     if node is None or node.op_type not in {"Softmax", "LogSoftmax"} or node.inputs[0] is None:
         return y
-    over = node.attributes.get_int("axis", -1)
-    same = over % y.rank == axis % y.rank
+    same = node.attributes.get_int("axis", -1) % y.rank == axis
     return Tensor(node.inputs[0], y.ops) if same else y
 
 
@@ -214,12 +235,24 @@ def _scale(op: Ops, y: Tensor, class_axis: int | None, reduction: Reduction) -> 
     return 1.0 / op.size(y, [a for a in range(y.rank) if a != class_axis], y.dtype)
 
 
-def _add_input(op: Ops, name: str, dtype: ir.DataType, shape: ir.Shape | None) -> Tensor:
-    """A new graph input; one that the loss has added already serves again."""
+def _input(
+    op: Ops,
+    values: Mapping[str, Tensor],
+    name: str,
+    dtype: ir.DataType,
+    shape: ir.Shape | None,
+) -> Tensor:
+    """A new graph input; one that another term of the loss has added serves again."""
+    if name in values:
+        raise NoGradientError(
+            f"the model has a value {name!r} already: give the loss's input another name"
+        )
     for value in op.graph.inputs:
         if value.name == name:
             if value.dtype != dtype:
-                raise NoGradientError(f"the loss's input {name!r} is an input of the model already")
+                raise NoGradientError(
+                    f"two terms of the loss take {name!r}, as {value.dtype} and as {dtype}"
+                )
             return Tensor(value, op)
     value = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape)
     op.graph.inputs.append(value)

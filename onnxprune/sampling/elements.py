@@ -23,7 +23,7 @@ from onnxprune.runtime.sessions import session
 from onnxprune.sampling.objective import Objective
 from onnxprune.sampling.stream import stream
 
-__all__ = ["MEAN", "RMS", "element_statistics", "target"]
+__all__ = ["MEAN", "RMS", "element_statistics", "has_gradient", "target"]
 
 MEAN, RMS = "gradient_mean", "gradient_rms"
 
@@ -37,7 +37,7 @@ def target(model: ir.Model, weight: Weight) -> str:
         NoGradientError: It is in a loop, one of several of its name in branches, or integers that go into an op as
             they are.
     """
-    if weight.graph is not model.graph and not _in_a_branch_of_its_own_name(model, weight):
+    if not has_gradient(model, weight):
         raise NoGradientError(
             f"the weight {weight.name!r} is inside a loop, or a branch where others have its name, and has no"
             " gradient here: --exclude it or use a criterion of the weights alone"
@@ -57,8 +57,10 @@ def target(model: ir.Model, weight: Weight) -> str:
     )
 
 
-def _in_a_branch_of_its_own_name(model: ir.Model, weight: Weight) -> bool:
-    """Whether `gradient` knows a weight outside the main graph by its name."""
+def has_gradient(model: ir.Model, weight: Weight) -> bool:
+    """Whether `gradient` knows a weight by its name: in the main graph, or in a branch as the only one of its name."""
+    if weight.graph is model.graph:
+        return True
     if weight.kind == "constant_of_shape" or weight.graph not in set(_branches(model.graph)):
         return False
     return [other.name for other in weights(model)].count(weight.name) == 1

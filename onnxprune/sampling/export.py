@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,34 +16,50 @@ from onnxprune.autodiff import (
     NoGradientError,
     Output,
     SquaredError,
+    Weighted,
     gradient,
 )
 from onnxprune.errors import OptionError
-from onnxprune.graph import inline, load, same_file, save, weights
+from onnxprune.graph import check_target, inline, load, same_file, save, weights
+from onnxprune.runtime.inputs import random_inputs
+from onnxprune.sampling.elements import has_gradient
 
-__all__ = ["LOSSES", "gradient_model", "write_gradient"]
+__all__ = ["LOSSES", "GradientOptions", "gradient_model", "write_gradient"]
 
 LOSSES = ("cross-entropy", "mse", "distillation")
 
 
-def write_gradient(
-    source: Path,
-    destination: Path,
-    loss: str = LOSSES[0],
-    wrt: Sequence[str] = (),
-    output: str | None = None,
-    axis: int = 1,
-) -> ir.Model:
+@dataclass(frozen=True)
+class GradientOptions:
+    """What is differentiated, and by what.
+
+    Attributes:
+        losses: Summed; each one of `LOSSES` or the name of an output, whose elements are summed, maybe with a weight
+            in front, as in `0.3*mse`.
+        wrt: Patterns of names of weights, inputs and intermediate values; none: all float weights but single numbers.
+        output: The output that losses start from; None: the first.
+        axis: Its class axis.
+        smoothing: Label smoothing of the cross-entropy.
+        temperature: Of the distillation.
+        shapes: Of inputs whose axes are open, by name; the others are found by trying.
+    """
+
+    losses: Sequence[str] = LOSSES[:1]
+    wrt: Sequence[str] = ()
+    output: str | None = None
+    axis: int = 1
+    smoothing: float = 0.0
+    temperature: float = 1.0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def write_gradient(source: Path, destination: Path, options: GradientOptions) -> ir.Model:
     """Writes the model that computes a loss and its gradients.
 
     Args:
         source: The model to read; stays untouched.
         destination: Where the gradient model goes.
-        loss: One of `LOSSES`, or the name of an output, whose elements are summed.
-        wrt: Patterns of names of weights, inputs and intermediate values; none: all float weights of two axes or more,
-            and all vectors.
-        output: The output that the loss starts from; None: the first.
-        axis: Its class axis.
+        options: What is differentiated, and by what.
 
     Returns:
         What was written.
@@ -53,22 +70,18 @@ def write_gradient(
     """
     if same_file(source, destination):
         raise OptionError(f"the output would overwrite the input, {source}: name another file")
-    made = gradient_model(load(source), loss, wrt, output, axis)
+    check_target(destination)
+    made = gradient_model(load(source), options)
     save(made, destination)
     return made
 
 
-def gradient_model(
-    model: ir.Model,
-    loss: str = LOSSES[0],
-    wrt: Sequence[str] = (),
-    output: str | None = None,
-    axis: int = 1,
-) -> ir.Model:
+def gradient_model(model: ir.Model, options: GradientOptions) -> ir.Model:
     """What `write_gradient` writes."""
     model = inline(model)
-    targets = _targets(model, wrt)
-    made = gradient(model, _loss(model, loss, output, axis), targets)
+    targets = _targets(model, options.wrt)
+    feeds = random_inputs(model, shapes=options.shapes)
+    made = gradient(model, _loss(model, options), targets, feeds=feeds)
     shapes = {value.name: value.shape for value in made.graph.inputs}
     shapes |= {value.name: value.shape for value in made.graph.initializers.values()}
     shapes |= {value.name: value.shape for node in made.graph for value in node.outputs}
@@ -78,39 +91,62 @@ def gradient_model(
     return made
 
 
-def _loss(model: ir.Model, name: str, output: str | None, axis: int) -> Loss:
+def _loss(model: ir.Model, options: GradientOptions) -> Loss:
+    terms = [_term(model, text, options) for text in options.losses]
+    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else Weighted(tuple(terms))
+
+
+def _term(model: ir.Model, text: str, options: GradientOptions) -> tuple[float, Loss]:
+    """A loss and its weight."""
     names = [value.name or "" for value in model.graph.outputs]
+    if text in names:
+        return 1.0, Output(text)
+    front, _, name = text.rpartition("*")
+    try:
+        weight = float(front) if front else 1.0
+    except ValueError:
+        weight, name = 1.0, text
+    start = names[0] if options.output is None else options.output
+    if start not in names:
+        raise OptionError(f"the model has no output {start!r}: it has {', '.join(names)}")
     if name in names:
-        return Output(name)
-    if output is not None and output not in names:
-        raise OptionError(f"the model has no output {output!r}: it has {', '.join(names)}")
-    start = names[0] if output is None else output
+        return weight, Output(name)
     if name == "cross-entropy":
-        return CrossEntropy(start, axis=axis)
+        labels = _unused(model, "labels")
+        return weight, CrossEntropy(start, labels, options.axis, options.smoothing)
     if name == "mse":
-        return SquaredError(start)
+        return weight, SquaredError(start, _unused(model, "target"))
     if name == "distillation":
-        return Distillation(start, axis=axis)
+        teacher = _unused(model, "teacher")
+        return weight, Distillation(start, teacher, options.axis, options.temperature)
     raise OptionError(
         f"unknown loss {name!r}: choose from {', '.join(LOSSES)}, or name an output: {', '.join(names)}"
     )
 
 
+def _unused(model: ir.Model, name: str) -> str:
+    """The name, or if the model has it already, with `_` behind."""
+    taken = {value.name for value in (*model.graph.inputs, *model.graph.initializers.values())}
+    taken.update(value.name for node in model.graph for value in node.outputs)
+    while name in taken:
+        name += "_"
+    return name
+
+
 def _targets(model: ir.Model, patterns: Sequence[str]) -> list[str]:
     own = [
-        weight.name
+        weight
         for weight in weights(model)
-        if weight.graph is model.graph and weight.dtype.is_floating_point()
+        if weight.dtype.is_floating_point() and has_gradient(model, weight)
     ]
     if not patterns:
-        learned = [weight.name for weight in weights(model) if len(weight.shape) > 0]
-        found = [name for name in own if name in learned]
+        found = [weight.name for weight in own if len(weight.shape) > 0]
         if not found:
-            raise NoGradientError("the model has no weights of a float type in its main graph")
+            raise NoGradientError("the model has no weights of a float type: say --wrt NAME")
         return list(dict.fromkeys(found))
-    values = [value.name for value in model.graph.inputs]
-    values += [value.name for node in model.graph for value in node.outputs]
-    names = list(dict.fromkeys([*own, *(name for name in values if name)]))
+    names = [weight.name for weight in own] + [value.name for value in model.graph.inputs]
+    names += [value.name for node in model.graph for value in node.outputs]
+    names = [name for name in dict.fromkeys(names) if name]
     found = []
     for pattern in patterns:
         fit = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
