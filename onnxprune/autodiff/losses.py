@@ -214,7 +214,7 @@ def class_axis(y: Tensor, axis: int) -> int:
     """
     if not -y.rank <= axis < y.rank:
         raise NoGradientError(
-            f"{y.value.name!r} has {y.rank} axes: none of the number {axis} has its classes"
+            f"{y.value.name!r} has {y.rank} axes, so none of number {axis} that could be its classes"
         )
     return axis % y.rank
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.shared import FILE
+from onnxprune.cli.shared import FILE, SHAPE
 
 __all__ = ["gradient"]
 
@@ -41,13 +41,7 @@ __all__ = ["gradient"]
     help="Names of weights, inputs or values to differentiate by, such as 'layer1.*' (default: all float weights). "
     "Repeatable.",
 )
-@click.option(
-    "--shape",
-    "shapes",
-    multiple=True,
-    metavar="NAME=SIZES",
-    help="Shape of an input with open axes, such as image=1x3x224x224 (default: found by trying). Repeatable.",
-)
+@SHAPE
 @click.option("--quiet", is_flag=True, help="Show errors only.")
 def gradient(
     input: Path,

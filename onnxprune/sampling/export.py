@@ -144,15 +144,15 @@ def _targets(model: ir.Model, patterns: Sequence[str]) -> list[str]:
         if not found:
             raise NoGradientError("the model has no weights of a float type: say --wrt NAME")
         return list(dict.fromkeys(found))
-    names = [weight.name for weight in own] + [value.name for value in model.graph.inputs]
-    names += [value.name for node in model.graph for value in node.outputs]
-    names = [name for name in dict.fromkeys(names) if name]
-    found = []
+    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    every = [*(weight.name for weight in own), *(value.name or "" for value in values)]
+    names = [name for name in dict.fromkeys(every) if name]
+    chosen: list[str] = []
     for pattern in patterns:
         fit = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
         if not fit:
             raise OptionError(
                 f"--wrt {pattern!r} fits no float weight, input or value of the model"
             )
-        found += fit
-    return list(dict.fromkeys(found))
+        chosen += fit
+    return list(dict.fromkeys(chosen))

@@ -14,6 +14,7 @@ from onnxprune.autodiff import (
     Weighted,
     gradient,
 )
+from onnxprune.errors import OptionError
 
 RANDOM = np.random.default_rng(9)
 Z = RANDOM.normal(size=(5, 4))
@@ -118,6 +119,34 @@ def test_a_weighted_sum() -> None:
 
     assert value == pytest.approx(expected(Z), rel=1e-5)
     np.testing.assert_allclose(grad, numeric(expected, Z), atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [2, -3])
+def test_a_class_axis_that_is_not_there(axis: int) -> None:
+    for loss in (CrossEntropy("y0", axis=axis), Distillation("y0", axis=axis)):
+        with pytest.raises(NoGradientError, match=f"2 axes.*{axis}"):
+            gradient(identity(), loss, ["x0"])
+
+
+@pytest.mark.parametrize("name", ["x0", "y0"])
+def test_an_input_of_the_loss_is_none_of_the_models_values(name: str) -> None:
+    for loss in (CrossEntropy("y0", name), SquaredError("y0", name), Distillation("y0", name)):
+        with pytest.raises(NoGradientError, match=f"a value {name!r} already"):
+            gradient(fixed("Softmax"), loss, ["x0"])
+
+
+def test_terms_that_take_one_input_as_two_types() -> None:
+    loss = Weighted(((1.0, CrossEntropy("y0", "t")), (1.0, SquaredError("y0", "t"))))
+    with pytest.raises(NoGradientError, match="'t'"):
+        gradient(fixed("Softmax"), loss, ["x0"])
+
+
+@pytest.mark.parametrize(
+    "loss", [CrossEntropy("y0", smoothing=1.0), Distillation("y0", temperature=0.0)]
+)
+def test_numbers_that_make_no_loss(loss: Loss) -> None:
+    with pytest.raises(OptionError):
+        gradient(identity(), loss, ["x0"])
 
 
 def test_an_output_that_is_not_there() -> None:
