@@ -4,7 +4,7 @@
 
 TOOL is a Python file that has the tasks: a dict `TASKS` of name to (model file, ...), `SHARED`, the folder that the
 model files are in, and `load(task, part, n)`, which gives inputs and labels of the part `calib` or `score`. Every
-criterion sees the same samples, gradients are sampled once for all amounts, and the widths are what `--target macs=X`
+criterion sees the same samples, and the widths are what `--target macs=X`
 chooses. One line of JSON for each task, criterion and amount.
 """
 
@@ -15,7 +15,6 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -32,7 +31,7 @@ from onnxprune.progress import Silent
 from onnxprune.runtime.dataset import Dataset, make_dataset
 from onnxprune.runtime.measure import measure
 from onnxprune.runtime.sessions import run, session
-from onnxprune.sampling import Forms, Gates, SignedSums, draws_for, element_context, objective
+from onnxprune.sampling import element_context, objective, sums_of
 from onnxprune.scores import Context, get_criterion
 from onnxprune.scores.obs import Consumers
 
@@ -59,14 +58,14 @@ def main() -> None:
         x, y = tool.load(task, "score", given.score)
         print(json.dumps({"task": task, "original": _accuracy(model, name, x, y)}), flush=True)
         for criterion in given.criteria:
-            start = time.perf_counter()
             make = _losses(tracing, criterion, data)
-            seconds = time.perf_counter() - start
             for macs in given.macs:
+                start = time.perf_counter()
                 model, left = _pruned(tracing, make(), macs)
+                seconds = time.perf_counter() - start
                 found = {"task": task, "criterion": criterion, "macs": round(left, 4)}
                 found["top1"] = _accuracy(model, name, x, y)
-                print(json.dumps({**found, "scored_in_s": round(seconds, 1)}), flush=True)
+                print(json.dumps({**found, "chosen_in_s": round(seconds, 1)}), flush=True)
 
 
 def _losses(tracing: Tracing, criterion: str, data: Dataset) -> Callable[[], Consumers]:
@@ -76,12 +75,7 @@ def _losses(tracing: Tracing, criterion: str, data: Dataset) -> Callable[[], Con
     chosen, dims = get_criterion(criterion), [info.dim for info in infos]
     if chosen.signed:
         goal = objective(tracing.model, data, 0, kind=chosen.loss)
-        goal = replace(goal, draws=draws_for(tracing, goal, len(data)))
-        sums = Forms(dims)
-        for derivatives in Gates(tracing, dims, goal, data).each({}, Silent()):
-            sums.add(derivatives)
-        forms = sums.means()
-        return lambda: SignedSums(forms)
+        return lambda: sums_of(tracing, dims, goal, data, Silent())
     context = Context()
     if chosen.statistic:
         weights = scored_weights(tracing, infos)

@@ -79,6 +79,8 @@ def shrink_to(
         kept[dim] = count
         consumers.remove(dim, indices)
         advance(len(indices))
+        if now <= goal:
+            break
         for other in sorted(consumers.neighbours(dim), key=order.__getitem__):
             propose(other)
     return cost.total(kept) / whole

@@ -3,13 +3,14 @@
 from onnxprune.sampling.elements import element_statistics
 from onnxprune.sampling.gates import Gate, Gates, gates
 from onnxprune.sampling.objective import LogLikelihood, Objective, Projection, objective
-from onnxprune.sampling.quadratic import Forms, SignedSums
+from onnxprune.sampling.quadratic import Forms, Quadratic, SignedSums
 from onnxprune.sampling.use import (
     draws_for,
     element_context,
     loss_note,
     masks_context,
     signed_sums,
+    sums_of,
     uses_gradients,
 )
 
@@ -20,6 +21,7 @@ __all__ = [
     "LogLikelihood",
     "Objective",
     "Projection",
+    "Quadratic",
     "SignedSums",
     "draws_for",
     "element_context",
@@ -29,5 +31,6 @@ __all__ = [
     "masks_context",
     "objective",
     "signed_sums",
+    "sums_of",
     "uses_gradients",
 ]

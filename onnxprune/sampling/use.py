@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxprune.dims import Dim, Tracing
+from onnxprune.dims import Dim, Keep, Tracing
 from onnxprune.errors import OptionError
 from onnxprune.graph import Weight
 from onnxprune.options import PruneOptions
@@ -19,7 +19,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.sampling.elements import element_statistics
 from onnxprune.sampling.gates import Gates
 from onnxprune.sampling.objective import Objective, objective
-from onnxprune.sampling.quadratic import Forms, SignedSums
+from onnxprune.sampling.quadratic import Forms, Quadratic, SignedSums
 from onnxprune.scores import Context, get_criterion
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "loss_note",
     "masks_context",
     "signed_sums",
+    "sums_of",
     "uses_gradients",
 ]
 
@@ -125,8 +126,27 @@ def signed_sums(
     """
     goal = goal_of(tracing.model, data, options)
     assert data is not None
+    return sums_of(tracing, dims, goal, data, progress, options.providers)
+
+
+def sums_of(
+    tracing: Tracing,
+    dims: Sequence[Dim],
+    goal: Objective,
+    data: Dataset,
+    progress: Progress,
+    providers: Sequence[str] = ("cpu",),
+) -> SignedSums:
+    """The same for a given loss; see `signed_sums`."""
     goal = replace(goal, draws=draws_for(tracing, goal, len(data)))
-    forms = Forms(dims)
-    for derivatives in Gates(tracing, dims, goal, data, options.providers).each({}, progress):
-        forms.add(derivatives)
-    return SignedSums(forms.means())
+    gates, before = Gates(tracing, dims, goal, data, providers), list[float]()
+
+    def sample(keep: Keep) -> Quadratic:
+        forms = Forms(dims)
+        for number, (outcome, derivatives) in enumerate(gates.each(keep, progress)):
+            if not keep:
+                before.append(outcome)
+            forms.add(derivatives, outcome - before[number])
+        return forms.means()
+
+    return SignedSums(dims, sample) if goal.on_outputs else SignedSums(dims, sample, 1.0)
