@@ -3,7 +3,8 @@
 At every step each Dim proposes its next few indices, the ones whose removal loses least (more of them where few save
 nothing, as on a staircase); the Dim goes that loses least
 per unit of the budget, and all that its going changes (the losses of Dims that share a consumer, the savings of those
-that share a node) is worked out anew.
+that share a node) is worked out anew. Of the proposals that reach the target the one goes that loses least: what it
+saves beyond is worth nothing.
 """
 
 from __future__ import annotations
@@ -65,18 +66,33 @@ def shrink_to(
                 return
             count = _next_count(count, steps[dim], least[dim])
 
+    def saved_by(dim: Dim, indices: np.ndarray) -> float:
+        return cost.saved(kept, dim, kept[dim] - len(indices))
+
+    def last() -> tuple[Dim, np.ndarray]:
+        """What loses least of all that reaches the target."""
+        ends = []
+        for _, _, dim, made, indices in sorted(queue, key=lambda entry: entry[1]):
+            if made != version[dim] or saved_by(dim, indices) < now - goal:
+                continue
+            few = _enough(cost, kept, dim, indices, now - goal) if steps[dim] == 1 else indices
+            found, loss = consumers.cheapest(dim, len(few))
+            ends.append((loss, len(ends), dim, found))
+        return min(ends)[2:]
+
     order = {dim: k for k, dim in enumerate(steps)}
     for dim in steps:
         propose(dim)
     while now > goal and queue:
-        _, _, dim, made, indices = heapq.heappop(queue)
-        if made != version[dim]:
-            continue
-        if steps[dim] == 1:
-            indices = _enough(cost, kept, dim, indices, now - goal)
-        count = kept[dim] - len(indices)
-        now -= cost.saved(kept, dim, count)
-        kept[dim] = count
+        _, _, dim, made, indices = queue[0]
+        if made == version[dim] and saved_by(dim, indices) >= now - goal:
+            dim, indices = last()
+        else:
+            heapq.heappop(queue)
+            if made != version[dim]:
+                continue
+        now -= saved_by(dim, indices)
+        kept[dim] -= len(indices)
         consumers.remove(dim, indices)
         advance(len(indices))
         if now <= goal:
