@@ -119,6 +119,7 @@ def float_weights(model: ir.Model) -> dict[str, Array]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default:.*on a kink:UserWarning")
 @pytest.mark.skipif(not FILES, reason="no model zoo beside the repository")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_gradients_of_all_weights(path: Path, record_property: Callable[..., None]) -> None:
