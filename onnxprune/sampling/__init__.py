@@ -3,7 +3,7 @@
 from onnxprune.sampling.elements import element_statistics
 from onnxprune.sampling.gates import Gate, Gates, gates
 from onnxprune.sampling.objective import LogLikelihood, Objective, Projection, objective
-from onnxprune.sampling.quadratic import Forms, Quadratic, SignedSums
+from onnxprune.sampling.quadratic import Forms, SignedSums
 from onnxprune.sampling.use import (
     draws_for,
     element_context,
@@ -21,7 +21,6 @@ __all__ = [
     "LogLikelihood",
     "Objective",
     "Projection",
-    "Quadratic",
     "SignedSums",
     "draws_for",
     "element_context",

@@ -1,29 +1,27 @@
 """Losses of sets of indices from sampled gates: what one index costs depends on what has gone before it.
 
-Let a direction of the outputs of sample n have the derivatives t_n at the gates of a Dim, where the model stands, and
-have moved by r_n on the way there. Closing the gates of a set S makes that r_n - sum over S of t_jn, so the loss is
+With t_n the derivatives at the gates of a Dim for sample n, removing the set S moves the loss by
 
-    mean_n ( r_n - sum over S of t_jn )^2  =  mean r^2 - 2 sum over S of mean r t_j + sum over i, j in S of F_ij
+    mean_n ( sum over S of t_jn )^2  =  sum over i, j in S of F_ij        F = mean_n t_n t_n'
 
-with F = mean t t': the square of the *signed* sum over the whole set, as Molchanov et al. (CVPR 2019, equation 8) state
-it for a group of weights. The set grows index by index, so two indices that do the same thing are not both taken for
-free, and two whose effects cancel go together.
+the square of the *signed* sum over the whole set, as Molchanov et al. (CVPR 2019, equation 8) state it for a group of
+weights. The set grows index by index, so two indices that do the same thing are not both taken for free, and two whose
+effects cancel go together.
 
 Derivatives tell of small steps. So whenever a share of what was left has gone they are taken anew, where the model then
-stands, and r_n is what the outputs have really moved by: the loss is that of a Gauss-Newton step from there.
+stands, and from there a new set begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune.dims import Dim, Keep
 from onnxprune.scores.obs import Consumers
 
-__all__ = ["LARGEST_FORM", "STEP", "Forms", "Quadratic", "SignedSums"]
+__all__ = ["LARGEST_FORM", "STEP", "Forms", "SignedSums"]
 
 LARGEST_FORM = 4096
 """Dims with more indices keep the diagonal of F only, to bound the memory."""
@@ -33,44 +31,25 @@ STEP = 0.1
 Array = np.ndarray
 
 
-@dataclass(frozen=True)
-class Quadratic:
-    """The loss of closing further gates, of each Dim alone.
-
-    Attributes:
-        forms: F of each Dim: (dim.size, dim.size), or its diagonal.
-        moved: mean r t of each Dim, (dim.size,).
-    """
-
-    forms: Mapping[Dim, Array]
-    moved: Mapping[Dim, Array]
-
-
 class Forms:
-    """F and mean r t of each Dim, summed sample by sample in float64."""
+    """F of each Dim, summed sample by sample in float64."""
 
     def __init__(self, dims: Sequence[Dim]) -> None:
         self.total = {
             dim: np.zeros((dim.size, dim.size) if dim.size <= LARGEST_FORM else dim.size)
             for dim in dims
         }
-        self.moved = {dim: np.zeros(dim.size) for dim in dims}
         self.count = 0
 
-    def add(self, derivatives: Mapping[Dim, Array], moved: float = 0.0) -> None:
-        """Adds one sample's derivatives, float64, shape (dim.size,) each, and what its outcome has moved by."""
+    def add(self, derivatives: Mapping[Dim, Array]) -> None:
+        """Adds one sample's derivatives, float64, shape (dim.size,) each."""
         for dim, t in derivatives.items():
             self.total[dim] += np.outer(t, t) if self.total[dim].ndim == 2 else t**2
-            self.moved[dim] += moved * t
         self.count += 1
 
-    def means(self) -> Quadratic:
-        """Of all samples."""
-        count = max(self.count, 1)
-        return Quadratic(
-            {dim: total / count for dim, total in self.total.items()},
-            {dim: total / count for dim, total in self.moved.items()},
-        )
+    def means(self) -> dict[Dim, Array]:
+        """F of each Dim: (dim.size, dim.size), or its diagonal."""
+        return {dim: total / max(self.count, 1) for dim, total in self.total.items()}
 
 
 class SignedSums(Consumers):
@@ -78,12 +57,15 @@ class SignedSums(Consumers):
 
     Args:
         dims: The Dims.
-        sample: The loss of closing further gates where only so much is kept.
-        step: The share of what is left after whose going `sample` is asked again; 1 for never.
+        sample: F of each where only so much is kept.
+        step: The share of what is left after whose going `sample` is asked again.
     """
 
     def __init__(
-        self, dims: Sequence[Dim], sample: Callable[[Keep], Quadratic], step: float = STEP
+        self,
+        dims: Sequence[Dim],
+        sample: Callable[[Keep], Mapping[Dim, Array]],
+        step: float = STEP,
     ) -> None:
         super().__init__([], {dim: np.zeros(dim.size) for dim in dims})
         self._sample, self._step = sample, step
@@ -96,20 +78,19 @@ class SignedSums(Consumers):
         return not self._sampled_at or left < (1 - self._step) * self._sampled_at
 
     def _here(self) -> None:
-        """Takes the derivatives where the model stands, if they are of too far away."""
+        """Takes the derivatives where the model stands, if those known are of too far away."""
         if not self._is_far:
             return
         self.forms: Mapping[Dim, Array] = {}  # makes room for the new ones
-        found = self._sample(self.keep())
-        self.forms = found.forms
+        self.forms = self._sample(self.keep())
         self.fallback = {
-            dim: np.diagonal(form) if form.ndim == 2 else form for dim, form in found.forms.items()
+            dim: np.diagonal(form) if form.ndim == 2 else form for dim, form in self.forms.items()
         }
-        self.shared = {dim: -moved for dim, moved in found.moved.items()}
+        self.shared = {dim: np.zeros(dim.size) for dim in self.forms}
         self._sampled_at = sum(map(len, self.left.values()))
 
     def losses(self, dim: Dim) -> Array:
-        """What the loss gains by each index that is left; shape (len(left[dim]),)."""
+        """What (sum over all that has gone) gains by each index that is left; shape (len(left[dim]),)."""
         self._here()
         left = self.left[dim]
         return np.asarray(self.fallback[dim][left] + 2 * self.shared[dim][left])

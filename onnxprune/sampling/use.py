@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, Keep, Tracing
@@ -19,7 +20,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.sampling.elements import element_statistics
 from onnxprune.sampling.gates import Gates
 from onnxprune.sampling.objective import Objective, objective
-from onnxprune.sampling.quadratic import Forms, Quadratic, SignedSums
+from onnxprune.sampling.quadratic import Forms, SignedSums
 from onnxprune.scores import Context, get_criterion
 
 __all__ = [
@@ -139,14 +140,12 @@ def sums_of(
 ) -> SignedSums:
     """The same for a given loss; see `signed_sums`."""
     goal = replace(goal, draws=draws_for(tracing, goal, len(data)))
-    gates, before = Gates(tracing, dims, goal, data, providers), list[float]()
+    gates = Gates(tracing, dims, goal, data, providers)
 
-    def sample(keep: Keep) -> Quadratic:
+    def sample(keep: Keep) -> dict[Dim, np.ndarray]:
         forms = Forms(dims)
-        for number, (outcome, derivatives) in enumerate(gates.each(keep, progress)):
-            if not keep:
-                before.append(outcome)
-            forms.add(derivatives, outcome - before[number])
+        for derivatives in gates.each(keep, progress):
+            forms.add(derivatives)
         return forms.means()
 
-    return SignedSums(dims, sample) if goal.on_outputs else SignedSums(dims, sample, 1.0)
+    return SignedSums(dims, sample)

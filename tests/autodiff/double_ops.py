@@ -145,6 +145,12 @@ def _erf(_: Attributes, x: Array) -> list[Array]:
     return [np.vectorize(math.erf, otypes=["d"])(x)]
 
 
+def _gelu(attributes: Attributes, x: Array) -> list[Array]:
+    if attributes.get("approximate", "none") == "tanh":
+        return [x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))]
+    return [x / 2 * (1 + _erf({}, x / math.sqrt(2))[0])]
+
+
 def _image_scaler(attributes: Attributes, x: Array) -> list[Array]:
     bias = np.array(attributes["bias"]).reshape(-1, *[1] * (x.ndim - 2))
     return [x * attributes.get("scale", 1.0) + bias]
@@ -190,6 +196,7 @@ OPS: dict[str, Callable[..., list[Array]]] = {
     "ConvTranspose": _conv_transpose,
     "Crop": _crop,
     "Erf": _erf,
+    "Gelu": _gelu,
     "GRU": recurrent("GRU"),
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
