@@ -43,17 +43,15 @@ def build(name: str) -> Any:
     torch.manual_seed(0)
     if name != "lstm":
         model = torchvision.models.get_model(name, weights=None).eval()
+        for weight in model.parameters():  # equal tensors would be exported as one
+            if bool((weight == weight.flatten()[0]).all()):
+                weight.data += 0.1 * torch.randn_like(weight)
         norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-        for part in norms:  # equal tensors would be exported as one
-            part.weight.data.uniform_(0.5, 1.5)
-            part.bias.data.normal_(std=0.1)
+        for part in norms:
             part.momentum = 1.0
         if norms:
             with torch.no_grad():
                 model.train()(torch.from_numpy(batch_of(name, 8)[0]))
-        for part in model.modules():  # a head of zeros, as of ViT, would stop every gradient
-            if isinstance(part, torch.nn.Linear) and not part.weight.any():
-                part.weight.data.normal_(std=0.02)
         return model.eval()
 
     class Lstm(torch.nn.Module):
