@@ -29,6 +29,7 @@ __all__ = ["ORT_ERRORS", "cores", "one_line", "run", "session"]
 
 _SILENT = 4  # onnxruntime's severity "fatal": its errors reach the user as ours
 ort.set_default_logger_severity(_SILENT)
+_SPIN_US = "100"
 
 # onnxruntime's exceptions have no base of their own; its Python layer adds the usual two.
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -65,7 +66,7 @@ def session(
         threads: Threads within an operator; None leaves the choice to onnxruntime.
         profile: Where onnxruntime's profiler writes, less a date and `.json`; None: it stays off.
         frugal: Take memory from one arena that all such sessions share and that grows by no more than is
-            asked for; it stays until the process ends. By default onnxruntime doubles an arena of the
+            asked for; it stays until the process ends. Threads without work soon sleep. By default onnxruntime doubles an arena of the
             session's own and lays values out in advance, which for graphs of forward and backward pass
             takes up to twice as much.
 
@@ -154,6 +155,8 @@ def _options(optimize: bool, threads: int | None, frugal: bool) -> ort.SessionOp
         _register_arena()
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.use_env_allocators", "1")
+        # Threads that spin for long between nodes so many and small take the time of those that work.
+        options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     # Threads that spin after a run would slow down whatever comes next, such as another session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
