@@ -66,9 +66,9 @@ def session(
         threads: Threads within an operator; None leaves the choice to onnxruntime.
         profile: Where onnxruntime's profiler writes, less a date and `.json`; None: it stays off.
         frugal: Take memory from one arena that all such sessions share and that grows by no more than is
-            asked for; it stays until the process ends. Threads without work soon sleep. By default onnxruntime doubles an arena of the
+            asked for; it stays until the process ends. By default onnxruntime doubles an arena of the
             session's own and lays values out in advance, which for graphs of forward and backward pass
-            takes up to twice as much.
+            takes up to twice as much. Threads without work soon sleep.
 
     Raises:
         ModelError: onnxruntime refuses the model; the message has its reason on one line.
