@@ -71,7 +71,7 @@ def shrink_to(
 
     def last() -> tuple[Dim, np.ndarray]:
         """What loses least of all that reaches the target."""
-        ends = []
+        ends = list[tuple[float, int, Dim, np.ndarray]]()
         for _, _, dim, made, indices in sorted(queue, key=lambda entry: entry[1]):
             if made != version[dim] or saved_by(dim, indices) < now - goal:
                 continue
