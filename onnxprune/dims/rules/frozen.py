@@ -6,6 +6,8 @@ rules against the list of all ops.
 
 from __future__ import annotations
 
+from functools import partial
+
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import axes
 
@@ -26,11 +28,9 @@ REASONS = {
 }
 
 
-def _freeze(reason: str, ops: str) -> None:
-    @axes(*ops.split())
-    def rule(node: Context) -> None:
-        node.freeze_all(f"{node.op}: {reason}")
+def _freeze(reason: str, node: Context) -> None:
+    node.freeze_all(f"{node.op}: {reason}")
 
 
 for _reason, _ops in REASONS.items():
-    _freeze(_reason, _ops)
+    axes(*_ops.split())(partial(_freeze, _reason))
