@@ -126,7 +126,7 @@ class _Follower:
             return made[-1].outputs[0]
 
         def number(n: int, what: str) -> ir.Value:
-            tensor = ir.tensor(np.array([n], np.int64))
+            tensor = ir.tensor(np.array([n], old.dtype))
             return self.edit.constant(_graph(node), f"{label}/{what}", tensor)
 
         pieces: list[ir.Value] = []

@@ -279,27 +279,32 @@ def test_channels_pass_where_images_are_padded_with_themselves(mode: str) -> Non
     assert assert_cut_equals_mask(model).shape("w1")[0] == 4
 
 
-def test_bounds_and_amounts_of_which_some_vary() -> None:
-    """Half of the sequence, of half of the channels; then as much is put behind it, and as many channels again."""
+@pytest.mark.parametrize("kind", [6, 7])
+def test_bounds_and_amounts_of_which_some_vary(kind: int) -> None:
+    """Half of the sequence, of half of the channels; then as much is put behind it, and as many channels again.
+
+    Bounds of 32 bits, as TensorFlow writes them, or 64.
+    """
     model = build(
-        """(float[1,3,T] x) => (float[1,2,T] y) {
+        f"""(float[1,3,T] x) => (float[1,2,T] y) {{
             a = Conv(x, w1)
             sizes = Shape(a)
             t = Gather(sizes, last)
             half = Div(t, two)
-            ends = Concat<axis=0>(four, half)
+            longs = Concat<axis=0>(four, half)
+            ends = Cast<to={kind}>(longs)
             s = Slice(a, starts, ends, axes)
             rest = Sub(t, half)
             pads = Concat<axis=0>(before, rest)
             p = Pad(s, pads)
             y = Conv(p, w2)
-        }""",
+        }}""",
         w1=(8, 3, 1),
         last=ints(2),
         two=ints(2),
         four=ints(4),
-        starts=ints(0, 0),
-        axes=ints(1, 2),
+        starts=ints(0, 0).astype(np.int32 if kind == 6 else np.int64),
+        axes=ints(1, 2).astype(np.int32 if kind == 6 else np.int64),
         before=ints(0, 0, 0, 0, 4),
         w2=(2, 8, 1),
     )
