@@ -4,8 +4,8 @@
 
 TOOL is a Python file that has the tasks: a dict `TASKS` of name to (model file, ...), `SHARED`, the folder that the
 model files are in, and `load(task, part, n)`, which gives inputs and labels of the part `calib` or `score`. Every
-criterion sees the same samples, and the widths are what `--target macs=X`
-chooses. One line of JSON for each task, criterion and amount.
+criterion sees the same samples, and what goes is what `--target macs=X` chooses. One line of JSON for each
+task, criterion and amount.
 """
 
 from __future__ import annotations
@@ -14,26 +14,21 @@ import argparse
 import importlib.util
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import Dim, Tracing, cut, trace
+from onnxprune.dims import cut, trace
 from onnxprune.graph import inline, load
 from onnxprune.options import PruneOptions
-from onnxprune.plan.budget import macs_cost
-from onnxprune.plan.channels import candidates, channel_scores, scored_weights, step_of
-from onnxprune.plan.widths import shrink_to
+from onnxprune.plan.channels import candidates, macs_left
+from onnxprune.plan.search import search
 from onnxprune.progress import Silent
-from onnxprune.runtime.dataset import Dataset, make_dataset
+from onnxprune.runtime.dataset import make_dataset
 from onnxprune.runtime.measure import measure
 from onnxprune.runtime.sessions import run, session
-from onnxprune.sampling import element_context, objective, sums_of
-from onnxprune.scores import Context, get_criterion
-from onnxprune.scores.obs import Consumers
 
 CRITERIA = ("random", "magnitude", "gradient", "fisher", "hessian", "taylor")
 
@@ -58,39 +53,18 @@ def main() -> None:
         x, y = tool.load(task, "score", given.score)
         print(json.dumps({"task": task, "original": _accuracy(model, name, x, y)}), flush=True)
         for criterion in given.criteria:
-            make = _losses(tracing, criterion, data)
             for macs in given.macs:
+                options = PruneOptions.of(
+                    target=f"macs={macs}", criterion=criterion, data="given", recover="none"
+                )
                 start = time.perf_counter()
-                model, left = _pruned(tracing, make(), macs)
+                (choice,) = search(tracing, candidates(tracing, options), options, data, Silent())
                 seconds = time.perf_counter() - start
+                counts = {dim: int(mask.sum()) for dim, mask in choice.keep.items()}
+                left = macs_left(tracing, counts) / macs_left(tracing, {})
                 found = {"task": task, "criterion": criterion, "macs": round(left, 4)}
-                found["top1"] = _accuracy(model, name, x, y)
+                found["top1"] = _accuracy(cut(tracing, choice.keep), name, x, y)
                 print(json.dumps({**found, "chosen_in_s": round(seconds, 1)}), flush=True)
-
-
-def _losses(tracing: Tracing, criterion: str, data: Dataset) -> Callable[[], Consumers]:
-    """What makes the losses of all indices anew, for one amount after the other."""
-    options = PruneOptions(criterion=criterion, data=Path("given"), recover="none")
-    infos = candidates(tracing, options)
-    chosen, dims = get_criterion(criterion), [info.dim for info in infos]
-    if chosen.signed:
-        goal = objective(tracing.model, data, 0, kind=chosen.loss)
-        return lambda: sums_of(tracing, dims, goal, data, Silent())
-    context = Context()
-    if chosen.statistic:
-        weights = scored_weights(tracing, infos)
-        context = element_context(tracing.model, weights, options, data, Silent())
-    squares = {d: s**2 for d, s in channel_scores(tracing, infos, chosen, context).items()}
-    shares: dict[Dim, np.ndarray] = {d: s / max(float(s.sum()), 1e-30) for d, s in squares.items()}
-    return lambda: Consumers([], shares)
-
-
-def _pruned(tracing: Tracing, consumers: Consumers, macs: float) -> tuple[ir.Model, float]:
-    options = PruneOptions.of(target=f"macs={macs}")
-    infos = candidates(tracing, options)
-    steps = {info.dim: step_of(info, options) for info in infos}
-    left = shrink_to(consumers, macs_cost(tracing), macs, steps, dict.fromkeys(steps, 1))
-    return cut(tracing, consumers.keep()), left
 
 
 def _accuracy(model: ir.Model, name: str, x: np.ndarray, y: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import Dim, DimInfo, Keep, Tracing
+from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import COSTS, Target
@@ -22,6 +22,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.shelf import Kept
 from onnxprune.sampling import signed_sums
 from onnxprune.scores import Context, get_criterion
+from onnxprune.scores.moved import Outputs
 from onnxprune.scores.obs import Consumers
 
 __all__ = ["Choice", "search"]
@@ -59,8 +60,8 @@ def search(
 ) -> list[Choice]:
     """What each Dim keeps: one answer, or where widths are free and `obs` prices them, one for each pricing.
 
-    Those that lead to the same are one.
-
+    Those that lead to the same are one. Where a criterion on gradients knows several ways, the one is taken whose outputs
+    are nearest to the original's on the samples.
 
     Args:
         tracing: The model.
@@ -86,8 +87,7 @@ def search(
         free = options.target is not None or options.scope == "global"
         every = (priced.consumers(each) for each in (pricings if free else pricings[:1]))
     elif get_criterion(options.criterion).signed:
-        one = signed_sums(tracing, [info.dim for info in dims], options, data, progress)
-        every = iter([one])
+        every = iter(signed_sums(tracing, [info.dim for info in dims], options, data, progress))
     else:
         scores = channel_saliencies(tracing, dims, options, data, progress)
         dims = [info for info in dims if info.dim in scores]
@@ -99,6 +99,10 @@ def search(
         choice = _chosen(tracing, dims, options, each, progress, dead or {})
         if not any(choice.same(other) for other in found):
             found.append(choice)
+    if len(found) > 1 and options.criterion != "obs" and data is not None:
+        outputs = Outputs(tracing.model, data, options.providers)
+        with progress.step("trying"):
+            return [min(found, key=lambda choice: outputs.moved(cut(tracing, choice.keep)))]
     return found
 
 

@@ -3,14 +3,13 @@
 from onnxprune.sampling.elements import element_statistics
 from onnxprune.sampling.gates import Gate, Gates, gates
 from onnxprune.sampling.objective import LogLikelihood, Objective, Projection, objective
-from onnxprune.sampling.quadratic import Forms, SignedSums
+from onnxprune.sampling.quadratic import Forms, Quadratic, SignedSums, Way
 from onnxprune.sampling.use import (
     draws_for,
     element_context,
     loss_note,
     masks_context,
     signed_sums,
-    sums_of,
     uses_gradients,
 )
 
@@ -21,7 +20,9 @@ __all__ = [
     "LogLikelihood",
     "Objective",
     "Projection",
+    "Quadratic",
     "SignedSums",
+    "Way",
     "draws_for",
     "element_context",
     "element_statistics",
@@ -30,6 +31,5 @@ __all__ = [
     "masks_context",
     "objective",
     "signed_sums",
-    "sums_of",
     "uses_gradients",
 ]

@@ -103,7 +103,7 @@ def element_statistics(
     targets = list(dict.fromkeys(target(model, weight) for weight in chosen.values()))
     made = session(gradient(model, goal.loss, targets), providers, frugal=True)
     total: dict[str, dict[str, Array]] = {kind: {} for kind in kinds}
-    for found in stream(made, goal, data, progress):
+    for _loss, *found in stream(made, goal, data, progress):
         for name, array in zip(targets, found, strict=True):
             wide = np.abs(array, dtype=np.float64)
             for kind in kinds:

@@ -132,8 +132,8 @@ class Gates:
             if dim in set(dims)
         ]
 
-    def each(self, keep: Keep, progress: Progress) -> Iterator[dict[Dim, Array]]:
-        """For every sample the derivative at the gate of each index: float64, shape (dim.size,).
+    def each(self, keep: Keep, progress: Progress) -> Iterator[tuple[float, dict[Dim, Array]]]:
+        """For every sample its loss, and the derivative at the gate of each index: float64, shape (dim.size,).
 
         Args:
             keep: What is left of Dims that have lost indices already.
@@ -143,13 +143,13 @@ class Gates:
             f"{PREFIX}{k}": keep_mask(gate.holds, keep).astype(np.float32)
             for k, gate in enumerate(self.found)
         }
-        for vectors in stream(self.session, self.goal, self.data, progress, masks):
+        for loss, *vectors in stream(self.session, self.goal, self.data, progress, masks):
             one = {dim: np.zeros(dim.size) for dim in self.dims}
             for k, dim, rows in self.maps:
                 for row in rows:
                     own = row >= 0
                     one[dim] += np.bincount(row[own], weights=vectors[k][own], minlength=dim.size)
-            yield one
+            yield float(loss), one
 
 
 def _gate_model(tracing: Tracing, found: Sequence[Gate], goal: Objective) -> ir.Model:

@@ -119,6 +119,11 @@ class Objective:
     classes: Mapping[str, int] = field(default_factory=dict)
     draws: int = 1
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a direction of the outputs, so that its difference is how far they moved."""
+        return isinstance(self.loss, Projection)
+
     def answers(self, feed: Feed, labels: Array | None, draw: int = 0) -> Feed:
         """The loss's inputs for one sample.
 

@@ -45,7 +45,7 @@ def stream(
     progress: Progress,
     more: Mapping[str, Array] | None = None,
 ) -> Iterator[list[Array]]:
-    """What a gradient model gives for each sample (and each draw of it), the loss left out.
+    """What a gradient model gives for each sample (and each draw of it).
 
     Args:
         made: A session of a model made by `onnxprune.autodiff.gradient` with the loss of `goal`.
@@ -55,9 +55,9 @@ def stream(
         more: Inputs that are the same for every sample.
 
     Yields:
-        The outputs after the first, each as if the sample had been alone.
+        The loss and the gradients, each as if the sample had been alone.
     """
-    names = [output.name for output in made.get_outputs()][1:]
+    names = [output.name for output in made.get_outputs()]
     takes = {value.name: value for value in made.get_inputs()}
     with progress.step("sampling gradients", total=len(data)) as advance:
         for feed, labels, times in samples(data):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, Keep, Tracing
@@ -20,7 +19,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.sampling.elements import element_statistics
 from onnxprune.sampling.gates import Gates
 from onnxprune.sampling.objective import Objective, objective
-from onnxprune.sampling.quadratic import Forms, SignedSums
+from onnxprune.sampling.quadratic import WAYS, Forms, Quadratic, SignedSums
 from onnxprune.scores import Context, get_criterion
 
 __all__ = [
@@ -29,13 +28,14 @@ __all__ = [
     "loss_note",
     "masks_context",
     "signed_sums",
-    "sums_of",
     "uses_gradients",
 ]
 
 AFFORDABLE = 3e10
 """MACs of forward runs that drawing more than one answer for each sample may take."""
 MOST_DRAWS = 8
+LITTLE = 3e9
+"""MACs of a pass of all samples up to which all ways are tried."""
 
 
 def uses_gradients(options: PruneOptions) -> bool:
@@ -118,8 +118,8 @@ def signed_sums(
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
-) -> SignedSums:
-    """The losses of indices by signed sums of w dL/dw.
+) -> list[SignedSums]:
+    """The losses of indices by signed sums of w dL/dw, in a few ways of which the best is to be found by trying.
 
     Raises:
         OptionError: There are no samples.
@@ -127,25 +127,21 @@ def signed_sums(
     """
     goal = goal_of(tracing.model, data, options)
     assert data is not None
-    return sums_of(tracing, dims, goal, data, progress, options.providers)
-
-
-def sums_of(
-    tracing: Tracing,
-    dims: Sequence[Dim],
-    goal: Objective,
-    data: Dataset,
-    progress: Progress,
-    providers: Sequence[str] = ("cpu",),
-) -> SignedSums:
-    """The same for a given loss; see `signed_sums`."""
     goal = replace(goal, draws=draws_for(tracing, goal, len(data)))
-    gates = Gates(tracing, dims, goal, data, providers)
+    gates, before = Gates(tracing, dims, goal, data, options.providers), list[float]()
 
-    def sample(keep: Keep) -> dict[Dim, np.ndarray]:
+    def sample(keep: Keep) -> Quadratic:
         forms = Forms(dims)
-        for derivatives in gates.each(keep, progress):
-            forms.add(derivatives)
+        for number, (outcome, derivatives) in enumerate(gates.each(keep, progress)):
+            if not keep:
+                before.append(outcome)
+            forms.add(derivatives, outcome - before[number])
         return forms.means()
 
-    return SignedSums(dims, sample)
+    first = sample({})
+    little = goal.is_linear and len(data) * macs_cost(tracing).total({}) <= LITTLE
+    return [
+        SignedSums(dims, lambda keep: sample(keep) if keep else first, way)
+        for way in WAYS
+        if little or not way.joins
+    ]

@@ -10,11 +10,8 @@ some of all in one cut: what went at a stage does not come back. The best is re-
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-import onnx_ir as ir
 
 from onnxprune.calibrate import contractions
 from onnxprune.graph import clone
@@ -26,8 +23,7 @@ from onnxprune.progress import Prefixed, Progress
 from onnxprune.recover import Refitted, fit
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset, hold_aside
-from onnxprune.runtime.sessions import run, session
-from onnxprune.scores.distance import Reference
+from onnxprune.scores.moved import Outputs
 from onnxprune.steps.line import Channels, ChannelsKept, Stage
 from onnxprune.steps.repair import samples_to_fit
 
@@ -46,7 +42,6 @@ LAYER = 5e7
 ASIDE = 0.25
 FEWEST = 16
 """With fewer samples than this, what was fitted on them is judged on them."""
-BATCH = 8
 
 
 def are_made(options: PruneOptions) -> bool:
@@ -121,7 +116,7 @@ class Trials:
         few = len(every) < FEWEST
         self._used, self._aside = (every, every) if few else hold_aside(every, ASIDE, options.seed)
         original = line.start().model
-        self._outputs = _Outputs(original, self._aside, options)
+        self._outputs = Outputs(original, self._aside, options.providers)
         effort = macs_left(line.tracing, {}) * len(every)
         self._ways = pricings(effort + LAYER * len(contractions(line.tracing)))
 
@@ -211,21 +206,3 @@ class Trials:
             f"{kind}, to {share:.3f} of the {self._options.target.kind}: the outputs moved by {errors[0]:.3g} with the"
             f" best of {len(errors)} cuts, by {errors[-1]:.3g} with the worst"
         )
-
-
-class _Outputs:
-    """What the original says to the samples held aside."""
-
-    def __init__(self, original: ir.Model, data: Dataset, options: PruneOptions) -> None:
-        self.data, self.providers = data, options.providers
-        self.reference = Reference(self._of(original))
-
-    def moved(self, model: ir.Model) -> float:
-        """How far a model's outputs are from those."""
-        return self.reference.moved(self._of(model))
-
-    def _of(self, model: ir.Model) -> Iterator[list[np.ndarray]]:
-        made = session(model, self.providers)
-        for feed in self.data.batches(BATCH):
-            every = [array for array in run(made, feed) if isinstance(array, np.ndarray)]
-            yield [array for array in every if array.dtype.kind == "f" and array.ndim]

@@ -48,9 +48,9 @@ def squares(
     dims = [info.dim for info in candidates(tracing, PruneOptions(criterion="magnitude"))]
     goal = objective(tracing.model, data, 0, (provider,), kind)
     found = Forms(dims)
-    for derivatives in Gates(tracing, dims, goal, data, (provider,)).each({}, Silent()):
+    for _, derivatives in Gates(tracing, dims, goal, data, (provider,)).each({}, Silent()):
         found.add(derivatives)
-    return list(found.means().values())
+    return list(found.means().forms.values())
 
 
 def close(a: list[np.ndarray], b: list[np.ndarray]) -> None:
@@ -124,7 +124,7 @@ def test_a_gate_is_the_derivative_of_shrinking_an_index() -> None:
     data = samples(model, 1)
     goal = objective(model, data)
     gates = Gates(tracing, [info.dim], goal, data)
-    (found,) = gates.each({}, Silent())
+    ((_, found),) = gates.each({}, Silent())
     feed = {"image": data.inputs["image"], **goal.answers({}, data.labels)}
     losses = {}
     for step in (-0.01, 0.01):
