@@ -60,8 +60,8 @@ def search(
 ) -> list[Choice]:
     """What each Dim keeps: one answer, or where widths are free and `obs` prices them, one for each pricing.
 
-    Those that lead to the same are one. Where a criterion on gradients knows several ways, the one is taken whose outputs
-    are nearest to the original's on the samples.
+    Those that lead to the same are one. Where a criterion on gradients knows several ways, that one is taken whose
+    outputs are nearest to the original's on the samples.
 
     Args:
         tracing: The model.
