@@ -26,7 +26,7 @@ from onnxprune.errors import OptionError
 __all__ = ["SGD", "AdamW", "Optimizer", "Scalars"]
 
 Scalars = tuple[Tensor, ...]
-"""What all weights of one step share: the rate, corrections of the bias."""
+"""What the weights of one rate share: the rate, corrections of the bias."""
 
 
 class Optimizer(Protocol):
@@ -38,11 +38,11 @@ class Optimizer(Protocol):
         ...
 
     def scalars(self, op: Ops, rate: Tensor, step: Tensor) -> Scalars:
-        """What is computed once a step.
+        """What is computed once a step for all weights of one rate.
 
         Args:
             op: Writes the nodes.
-            rate: The learning rate, a float scalar.
+            rate: The learning rate: one, or of a shape that broadcasts to the weight's.
             step: Which update this is, from 1, an int64 scalar.
         """
         ...

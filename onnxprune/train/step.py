@@ -148,7 +148,7 @@ def training_step(
         decayed: Names of the weights that weight decay and penalties apply to; None: all.
         running: Statistics that are averaged over the batches, beside the weights: name of a constant to the name
             of the value that holds the batch's.
-        scales: Weight name to what its updates are multiplied by, of a shape that broadcasts.
+        scales: Weight name to what its learning rate is multiplied by, of a shape that broadcasts.
         groups: Channels that the group lasso of the options shrinks after each update.
 
     Raises:
@@ -177,19 +177,18 @@ def training_step(
     result = op.Identity(op.cast(total, ir.DataType.FLOAT))
     graph.outputs.append(result.value)
     carried = _Carried(op, {name: arrays[name] for name in (*names, *running)})
-    scalars: dict[ir.DataType, Scalars] = {}
+    scalars: dict[ir.DataType | str, Scalars] = {}
     moved: dict[str, Tensor] = {}
     for name, weight, slope, decay in zip(names, weights, gradients, decays, strict=True):
-        if weight.dtype not in scalars:
-            scalars[weight.dtype] = optimizer.scalars(op, op.cast(rate, weight.dtype), count)
+        key = weight.dtype if scales is None else name
+        if key not in scalars:
+            own = op.cast(rate, weight.dtype)
+            own = own if scales is None else own * op.constant(scales[name], weight.dtype)
+            scalars[key] = optimizer.scalars(op, own, count)
         zeros = np.zeros_like(arrays[name])
         slots = [f"{op.prefix}{slot}/{name}" for slot in optimizer.slots]
         state = [carried.add(slot, zeros) for slot in slots]
-        after, following = optimizer.update(
-            op, weight, slope, state, scalars[weight.dtype], decays=decay
-        )
-        if scales is not None:
-            after = weight + (after - weight) * op.constant(scales[name], weight.dtype)
+        after, following = optimizer.update(op, weight, slope, state, scalars[key], decays=decay)
         after.value.shape = weight.value.shape
         moved[name] = after
         for slot, new in zip(slots, following, strict=True):

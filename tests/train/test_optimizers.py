@@ -93,6 +93,27 @@ def test_the_average_follows_the_weights() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [SGD(0.9, True, 1e-2), AdamW(weight_decay=0.1)])
+def test_a_weight_moves_in_proportion_to_its_scale(optimizer: SGD | AdamW) -> None:
+    model, data = digits("resnet")
+    (batch, *_) = batches(data, model)
+    plain = ByHand(step_of(model, data, optimizer))
+    random = np.random.default_rng(0)
+    scales = {
+        name: random.uniform(1, 9, (len(array), *[1] * (array.ndim - 1))).astype(np.float32)
+        for name, array in plain.step.start.items()
+        if name in plain.step.weights
+    }
+    scaled = ByHand(step_of(model, data, optimizer, scales=scales))
+    plain.run(batch, 1e-2)
+    scaled.run(batch, 1e-2)
+    for name, scale in scales.items():
+        start = plain.step.start[name].astype(np.float64)
+        expected = start + scale * (plain.state[name] - start)
+        np.testing.assert_allclose(scaled.state[name], expected, rtol=1e-5, atol=1e-5)
+        assert (plain.state[name] != start).any()
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.9, True, 1e-2), AdamW(weight_decay=0.1)])
 def test_masked_zeros_stay_zero_bit_for_bit(optimizer: SGD | AdamW) -> None:
     model, data = digits("lstm")
     step = step_of(model, data, optimizer)
