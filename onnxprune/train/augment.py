@@ -23,7 +23,7 @@ import numpy as np
 
 from onnxprune.errors import OptionError
 
-__all__ = ["WAYS", "augment", "check_ways", "is_images"]
+__all__ = ["WAYS", "augment", "check_ways", "copies", "is_images"]
 
 WAYS = ("flip", "crop", "zoom", "mix")
 SHIFT = 1 / 8
@@ -66,6 +66,14 @@ def augment(
             images = _zoomed(images, random) if "zoom" in ways else images
             found[name] = _mixed(images, random) if "mix" in ways else images
     return found
+
+
+def copies(
+    feed: Mapping[str, np.ndarray], times: int, ways: Collection[str], random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The samples as they are, and behind them the same ones moved about, `times` times over in all."""
+    parts = [feed, *(augment(feed, ways, random) for _ in range(times - 1))]
+    return {name: np.concatenate([part[name] for part in parts]) for name in feed}
 
 
 def _height(array: np.ndarray) -> int | None:

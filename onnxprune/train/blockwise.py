@@ -26,7 +26,7 @@ from onnxprune.graph import clone, inline, weights
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
-from onnxprune.train.augment import augment
+from onnxprune.train.augment import copies
 from onnxprune.train.blocks import Block, Kept, blocks_of, comparable, extract, own_inputs
 from onnxprune.train.fit import BlockFit, Finetuned, fit_to, take_over
 from onnxprune.train.objective import TEACHER, Objective, Source, objective
@@ -90,11 +90,12 @@ def distil_blocks(
     most = max(2, MEMORY // largest - len(aside))
     options = _of_blocks(options)
     times = min(COPIES, most // len(seen), options.epochs) if options.augment else 1
-    shown = [seen.take(most).inputs, *_moved(seen, max(times, 1) - 1, options)]
-    options = replace(options, epochs=-(-options.epochs // len(shown)))
-    count = sum(len(next(iter(each.values()))) for each in shown)
-    parts = [*shown, aside.inputs]
-    inputs = {name: np.concatenate([each[name] for each in parts]) for name in seen.inputs}
+    times = max(times, 1)
+    random = np.random.default_rng([options.seed, 4])
+    shown = copies(seen.take(most).inputs, times, options.augment or (), random)
+    options = replace(options, epochs=-(-options.epochs // times))
+    count = len(next(iter(shown.values())))
+    inputs = {name: np.concatenate([shown[name], aside.inputs[name]]) for name in shown}
     ours = theirs = inputs
     done = []
     for place, block in enumerate(blocks, 1):
@@ -116,12 +117,6 @@ def distil_blocks(
         theirs = {**inputs, **said}
     take_over(model, student)
     return model, done
-
-
-def _moved(seen: Dataset, times: int, options: TrainOptions) -> list[Arrays]:
-    """The samples moved about, as often as that."""
-    random = np.random.default_rng([options.seed, 4])
-    return [augment(seen.inputs, options.augment or (), random) for _ in range(times)]
 
 
 def _of_blocks(options: TrainOptions) -> TrainOptions:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import DataError, ValidationError
@@ -13,7 +14,7 @@ from onnxprune.graph import clone, inline
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import session
-from onnxprune.train.augment import WAYS, is_images
+from onnxprune.train.augment import WAYS, copies, is_images
 from onnxprune.train.batch import opened
 from onnxprune.train.blocks import Kept
 from onnxprune.train.blockwise import distil_blocks
@@ -38,6 +39,8 @@ __all__ = ["accepted", "finetune", "fit"]
 
 MANY = 1000
 """Samples from which on statistics of batches do more good than harm."""
+ASIDE = 3
+"""How many times over images are held aside, moved about in different ways, where no label tells what is right."""
 
 
 def finetune(
@@ -105,6 +108,9 @@ def fit(
     )
     seen, aside = hold_aside(data, options.held_aside, options.seed)
     options = replace(options, augment=_ways(seen, aside, model, teacher, options))
+    if data.labels is None and options.augment:
+        random = np.random.default_rng([options.seed, 7])
+        aside = replace(aside, inputs=copies(aside.inputs, ASIDE, options.augment, random))
     told = teacher
     if options.features and teacher is not None:
         goal, told = with_features(goal, model, teacher, seen, options.features, kept)
