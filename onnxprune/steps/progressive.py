@@ -29,7 +29,7 @@ from onnxprune.steps.checkpoint import Checkpoint
 from onnxprune.steps.line import Channels, Stage, line_of
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.recovery import Worker, finished, first_row, split
-from onnxprune.steps.training import training_options
+from onnxprune.steps.training import passes
 from onnxprune.steps.trials import Trials, are_made
 from onnxprune.validate.yardstick import Yardstick
 
@@ -69,7 +69,7 @@ def progressive(
     yardstick = Yardstick(model, aside, options.providers)
     count = options.steps or 1
     plan = amounts(final_amount(options), count, options.schedule)
-    epochs = shares(training_options(options).epochs, count, searches=options.limits_drop)
+    epochs = shares(passes(used, options), count, searches=options.limits_drop)
     stage = line.start()
     rows: tuple[StepRow, ...] = (first_row(line, yardstick),)
     if checkpoint is not None and checkpoint.begun:

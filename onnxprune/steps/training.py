@@ -16,7 +16,7 @@ from onnxprune.steps.outcome import Outcome
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.recovery import reestimated, retrained
 
-__all__ = ["kept_places", "trained", "training_options"]
+__all__ = ["kept_places", "passes", "trained", "training_options"]
 
 
 def trained(
@@ -46,3 +46,8 @@ def training_options(options: PruneOptions) -> TrainOptions:
     """The options of training, with the seed and providers of the run."""
     chosen = options.train or TrainOptions()
     return replace(chosen, seed=options.seed, providers=options.providers)
+
+
+def passes(data: Dataset, options: PruneOptions) -> int:
+    """How often training sees these samples in all."""
+    return training_options(options).passes(data.labels is not None, len(data))

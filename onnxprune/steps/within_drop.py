@@ -17,7 +17,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.steps.line import line_of
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.recovery import Worker, finished, first_row, split
-from onnxprune.steps.training import training_options
+from onnxprune.steps.training import passes
 from onnxprune.validate.yardstick import Yardstick
 
 __all__ = ["within_drop"]
@@ -44,7 +44,7 @@ def within_drop(
     used, aside = split(data, options)
     line = line_of(model, used, options)
     yardstick = Yardstick(model, aside, options.providers)
-    epochs = training_options(options).epochs
+    epochs = passes(used, options)
     best, rows = line.start(), [first_row(line, yardstick)]
     held, failed = 0.0, 1.0  # fractions of the original that are gone
     for number in range(1, PROBES + 1):

@@ -88,12 +88,11 @@ def distil_blocks(
         return model, []
     largest = max(known[name] for block in blocks[:-1] for name in block.gives)
     most = max(2, MEMORY // largest - len(aside))
-    options = _of_blocks(options)
-    times = min(COPIES, most // len(seen), options.epochs) if options.augment else 1
-    times = max(times, 1)
+    epochs = options.block_epochs or EPOCHS
+    times = max(1, min(COPIES, most // len(seen), epochs)) if options.augment else 1
     random = np.random.default_rng([options.seed, 4])
     shown = copies(seen.take(most).inputs, times, options.augment or (), random)
-    options = replace(options, epochs=-(-options.epochs // times))
+    options = _of_blocks(options, -(-epochs // times))
     count = len(next(iter(shown.values())))
     inputs = {name: np.concatenate([shown[name], aside.inputs[name]]) for name in shown}
     ours = theirs = inputs
@@ -119,11 +118,11 @@ def distil_blocks(
     return model, done
 
 
-def _of_blocks(options: TrainOptions) -> TrainOptions:
+def _of_blocks(options: TrainOptions, epochs: int) -> TrainOptions:
     """Small steps of few samples: there are few, and a weight that BatchNorm was folded into has any size."""
     return replace(
         options,
-        epochs=options.block_epochs or EPOCHS,
+        epochs=epochs,
         batch_size=min(SIZE, options.batch),
         lr=None,
         optimizer="adamw",

@@ -132,7 +132,7 @@ def fit_to(
         runner,
         source,
         lambda now: _evaluate(now, forward, test, goal, names, batch),
-        epochs=options.epochs,
+        epochs=options.passes(),
         batch=batch,
         rate=options.rate,
         schedule=_schedule(options, seen),
@@ -194,7 +194,7 @@ def _groups(model: ir.Model, data: Dataset, chosen: Sequence[Weight]) -> list[Gr
 
 def _schedule(options: TrainOptions, data: Dataset) -> Any:
     each = len(rows_of(data, options.batch, np.arange(len(data)), whole=True))
-    warmup = 0 if options.schedule == "one-cycle" else round(options.warmup * each * options.epochs)
+    warmup = 0 if options.schedule == "one-cycle" else round(options.warmup * each * options.passes())
     return schedule(options.schedule, warmup)
 
 

@@ -21,6 +21,10 @@ _SGD_RATE, _SGD_BATCH = 0.05, 128
 _SGD_DECAY = 5e-4
 _BATCH, _LARGE_BATCH, _MANY = 32, 128, 4000
 """Samples a step, and from how many samples on more."""
+_TAUGHT_BATCH = 16
+"""Samples a step without labels, where there are not many: what a teacher says is exact, and steps are what counts."""
+_EPOCHS, _SHOWN = 10, 10_000
+"""How often all samples are seen, and how many are to be seen in all where few are moved about and have no labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +32,12 @@ class TrainOptions:
     """How a model is trained.
 
     Attributes:
-        epochs: How often all samples are seen.
+        epochs: How often all samples are seen; None: 10, without labels as often as makes 10,000 if that is more.
         block_epochs: How often each block sees the samples when the blocks of the model learn one by one, before the
             whole is trained, to give what the original's give; 0 leaves that out. None: so where there is a teacher
             and there are no labels.
-        batch_size: Samples a step; a fixed batch of the model overrules it. None: 128 of 4000 samples or more, else 32.
+        batch_size: Samples a step; a fixed batch of the model overrules it. None: 128 of 4000 samples or more, else 32,
+            without labels 16.
         lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, 1e-2 where it is relative, for SGD 0.05 by
             128 samples a step; where that does harm at once, less.
         optimizer: `adamw`, `sgd`, or `auto`: SGD, with Nesterov's momentum and a weight decay of 5e-4 if none is
@@ -70,7 +75,7 @@ class TrainOptions:
         threads: Threads within an operator; None leaves the choice to onnxruntime.
     """
 
-    epochs: int = 10
+    epochs: int | None = None
     block_epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -104,7 +109,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Raises OptionError where a value is out of range."""
-        for name, value in (("epochs", self.epochs), ("batch-size", self.batch)):
+        for name, value in (("epochs", self.passes()), ("batch-size", self.batch)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
         if not 0 < self.rate < float("inf"):
@@ -157,7 +162,8 @@ class TrainOptions:
         decay = self.weight_decay
         return replace(
             self,
-            batch_size=self.batch_size or (_LARGE_BATCH if samples >= _MANY else _BATCH),
+            epochs=self.passes(labels, samples),
+            batch_size=self.batch_size or _batch(labels, samples),
             optimizer=("sgd" if by_sgd else "adamw")
             if self.optimizer == "auto"
             else self.optimizer,
@@ -165,6 +171,11 @@ class TrainOptions:
             weight_decay=(_SGD_DECAY if by_sgd else 0.0) if decay is None else decay,
             relative=self.lr is None and not labels if self.relative is None else self.relative,
         )
+
+    def passes(self, labels: bool = True, samples: int = 1) -> int:
+        """How often all samples are seen: where it is left open, few of them without labels often."""
+        often = _EPOCHS if labels else max(_EPOCHS, -(-_SHOWN // samples))
+        return often if self.epochs is None else self.epochs
 
     def by_blocks(self, labels: bool) -> bool:
         """Whether blocks are trained one by one first: if not said, where there are no labels."""
@@ -184,6 +195,12 @@ class TrainOptions:
         return StepOptions(
             self.clip_norm, self.clip_value, self.l1, self.l2, self.ema, self.group_lasso
         )
+
+
+def _batch(labels: bool, samples: int) -> int:
+    if samples >= _MANY:
+        return _LARGE_BATCH
+    return _BATCH if labels else _TAUGHT_BATCH
 
 
 def make_options(**values: Any) -> TrainOptions:

@@ -10,7 +10,7 @@ import pytest
 from onnxprune.errors import OptionError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.train import Source, TrainOptions, objective
-from onnxprune.train.augment import augment
+from onnxprune.train.augment import augment, copies
 from onnxprune.train.finetune import fit
 from onnxprune.train.options import make_options
 from tests.train.steps import digits
@@ -124,3 +124,16 @@ def test_images_without_labels_are_moved_about_unless_told_otherwise() -> None:
         assert told.partition(" on images augmented by ")[2] == words
     options = TrainOptions(epochs=1, threads=1)
     assert "augmented" not in fit(model, data.take(16), model, options).objective
+
+
+def test_copies_stand_behind_the_samples_as_they_are() -> None:
+    feed = {"x": IMAGES, "age": np.arange(40)}
+    found = copies(feed, 3, ["flip"], np.random.default_rng(0))
+    first, *others = (found["x"][start : start + 40] for start in (0, 40, 80))
+    np.testing.assert_array_equal(first, IMAGES)
+    for moved in others:
+        flipped = (moved != IMAGES).any((1, 2, 3))
+        assert 10 < flipped.sum() < 30
+        np.testing.assert_array_equal(moved[flipped], IMAGES[flipped, ..., ::-1])
+    assert (others[0] != others[1]).any()
+    np.testing.assert_array_equal(found["age"], np.tile(np.arange(40), 3))

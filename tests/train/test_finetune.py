@@ -171,3 +171,22 @@ def test_what_cannot_be_trained_is_said() -> None:
         finetune(model, data.take(1), epochs=1)
     with pytest.raises(OptionError, match="lr"):
         TrainOptions(lr=0.0)
+
+
+def test_few_samples_without_labels_are_seen_often() -> None:
+    few, many = (TrainOptions().settled(False, count, False) for count in (200, 4000))
+    assert (few.epochs, few.batch_size) == (50, 16)
+    assert (many.epochs, many.batch_size) == (10, 128)
+    labelled = TrainOptions().settled(True, 200, False)
+    assert (labelled.epochs, labelled.batch_size) == (10, 32)
+    assert TrainOptions(epochs=3, batch_size=8).settled(False, 200, False).passes() == 3
+
+
+def test_without_labels_states_are_compared_on_moved_copies_too() -> None:
+    model, data = digits("resnet")
+    data = Dataset(data.take(40).inputs)
+    common = {"epochs": 1, "block_epochs": 0, "threads": 1}
+    found = fit(damaged(model, 0.7), data, model, TrainOptions(**common))
+    assert found.trained.best.samples == 3 * 4
+    plain = fit(damaged(model, 0.7), data, model, TrainOptions(**common, augment=()))
+    assert plain.trained.best.samples == 4
