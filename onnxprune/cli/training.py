@@ -9,17 +9,21 @@ from onnxprune.cli.shared import options
 __all__ = ["NAMES", "training"]
 
 training = options(
-    click.option("--epochs", type=int, help="How often all samples are seen (default 10)."),
+    click.option(
+        "--epochs",
+        type=int,
+        help="How often all samples are seen (default 10; less than 1000 without labels as often as makes 10000).",
+    ),
     click.option(
         "--batch-size",
         type=int,
         metavar="N",
-        help="Samples a step (default 32, of 4000 samples or more 128).",
+        help="Samples a step (default 32, without labels 16, of 4000 samples or more 128).",
     ),
     click.option(
         "--lr",
         type=float,
-        help="Learning rate at its highest (default .001, where it is relative .01, of SGD .05 by 128 samples a step; "
+        help="Learning rate at its highest (default .001, of SGD .05 by 128 samples a step; "
         "lower where that does harm).",
     ),
     click.option(
@@ -35,7 +39,7 @@ training = options(
         type=int,
         metavar="N",
         help="How often each block of the model sees the samples when the blocks learn one by one what the original's "
-        "give, before the whole is trained (default: 20 where there are no labels, else 0).",
+        "give, before the whole is trained (default: 40 where there are no labels, else 0).",
     ),
     click.option(
         "--augment",

@@ -6,8 +6,8 @@ residual blocks, of inception modules and of plain layers are such values, those
 Nodes stand in topological order, so one pass over the places between two nodes finds them all.
 
 Between two cut points lies a block, a model of its own: it takes the first value (and inputs of the model, where it
-reads any) and gives the second. Blocks are made of as few nodes as they can be, with a few weights each: what
-several layers do together can be learned better than what each does alone.
+reads any) and gives the second. A block has some layers, for what several do together can be learned better than what
+each does alone, and a model some blocks, for what is inside the original tells more than its outputs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from onnxprune.runtime.pieces import last_uses, read_values
 
 __all__ = ["Block", "Kept", "blocks_of", "comparable", "extract", "own_inputs"]
 
-LEAST = 3
-"""Weights with two and more axes that a block has at least."""
+LEAST, PARTS = 9, 3
+"""Weights with two and more axes that a block has at least; fewer where they would make less than so many blocks."""
 
 
 Kept = Mapping[str, Sequence[np.ndarray]]
@@ -61,6 +61,8 @@ def blocks_of(
     """
     graph = model.graph
     last = last_uses(graph)
+    left = sum(rank > 1 for rank in trained.values())
+    least = max(1, min(LEAST, left // PARTS))
     made_of_weights: set[ir.Value] = set()
     alive: set[ir.Value] = set()
     found: list[Block] = []
@@ -73,12 +75,13 @@ def blocks_of(
             made_of_weights.update(node.outputs)
             alive.update(node.outputs)
         alive = {value for value in alive if last[value] > place}
-        if len(alive) != 1 or sum(trained[name] > 1 for name in held) < LEAST:
+        size = sum(trained[name] > 1 for name in held)
+        if len(alive) != 1 or not least <= size < left:
             continue
         (value,) = alive
         if value in node.outputs and value.name in comparable and not value.is_graph_output():
             found.append(Block(takes, (value.name or "",), tuple(held)))
-            takes, held = value.name, {}
+            takes, held, left = value.name, {}, left - size
     ends = tuple(value.name or "" for value in graph.outputs)
     return [*found, Block(takes, ends, tuple(held))] if held else found
 

@@ -37,8 +37,8 @@ __all__ = ["distil_blocks"]
 
 MEMORY = 1 << 30
 """Bytes that the samples' values at one cut point may take; of more samples only as many are used as fit."""
-EPOCHS, SIZE = 20, 8
-"""How often each block sees the samples where nobody says, samples a step."""
+EPOCHS, SIZE, RATE = 40, 8, 1e-2
+"""How often each block sees the samples where nobody says, samples a step, learning rate relative to the weights."""
 COPIES = 5
 """How many times over a block sees each image, moved about in different ways, in as many fewer epochs."""
 EQUAL = 1e-7
@@ -153,7 +153,9 @@ def _fit(
         for part in (slice(count), slice(count, None))
     )
     chosen = [w for w in weights(own) if w.graph is own.graph and w.name in block.weights]
-    return fit_to(own, chosen, goal, seen, aside, options, progress=progress, label=label)
+    return fit_to(
+        own, chosen, goal, seen, aside, options, progress=progress, label=label, rate=RATE
+    )
 
 
 def _inner(targets: Arrays) -> Objective:
@@ -184,11 +186,15 @@ def _outputs(model: ir.Model, values: Arrays, options: TrainOptions) -> Arrays:
     made = session(model, options.providers, threads=options.threads)
     names = [value.name or "" for value in model.graph.outputs]
     data = Dataset({value.name or "": values[value.name or ""] for value in model.graph.inputs})
-    parts = [run(made, feed) for feed in data.batches(BATCH)]
-    found = {n: np.concatenate(p) for n, p in zip(names, zip(*parts, strict=True), strict=True)}
-    for name, array in found.items():
-        if len(array) != len(data):
-            raise ModelError(f"{name!r} has {len(array)} rows for {len(data)} samples")
+    found: Arrays = {}
+    for rows in data.batch_rows(BATCH):
+        for name, array in zip(names, run(made, data.feed(rows)), strict=True):
+            count = rows.stop - rows.start
+            if len(array) != count:
+                raise ModelError(f"{name!r} has {len(array)} rows for {count} samples")
+            if name not in found:
+                found[name] = np.empty((len(data), *array.shape[1:]), array.dtype)
+            found[name][rows] = array
     return found
 
 

@@ -90,6 +90,7 @@ def fit_to(
     progress: Progress | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     label: str = "",
+    rate: float | None = None,
 ) -> Finetuned:
     """`fit` with everything chosen.
 
@@ -103,6 +104,7 @@ def fit_to(
         progress: Where it is shown.
         on_epoch: Called at the end of each epoch.
         label: What is trained, in front of what is shown.
+        rate: The learning rate where the options leave it open, if not the one that they then have.
     """
     batch, seen = options.batch, source.data
     example = source.feed(rows_of(seen, min(batch, 2), np.arange(len(seen)), whole=False)[0])
@@ -134,7 +136,7 @@ def fit_to(
         lambda now: _evaluate(now, forward, test, goal, names, batch),
         epochs=options.passes(),
         batch=batch,
-        rate=options.rate,
+        rate=options.rate if rate is None or options.lr is not None else rate,
         schedule=_schedule(options, seen),
         seed=options.seed,
         progress=progress,
@@ -194,7 +196,9 @@ def _groups(model: ir.Model, data: Dataset, chosen: Sequence[Weight]) -> list[Gr
 
 def _schedule(options: TrainOptions, data: Dataset) -> Any:
     each = len(rows_of(data, options.batch, np.arange(len(data)), whole=True))
-    warmup = 0 if options.schedule == "one-cycle" else round(options.warmup * each * options.passes())
+    warmup = (
+        0 if options.schedule == "one-cycle" else round(options.warmup * each * options.passes())
+    )
     return schedule(options.schedule, warmup)
 
 

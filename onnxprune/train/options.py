@@ -15,7 +15,7 @@ __all__ = ["TrainOptions", "make_options"]
 
 OptimizerName = Literal["auto", "adamw", "sgd"]
 BatchNorm = Literal["auto", "live", "frozen"]
-_ABSOLUTE_RATE, _RELATIVE_RATE = 1e-3, 1e-2
+_RATE = 1e-3
 _SGD_RATE, _SGD_BATCH = 0.05, 128
 """A rate and the samples a step that go with it; in proportion to them: Goyal et al. 2017, arXiv:1706.02677."""
 _SGD_DECAY = 5e-4
@@ -38,8 +38,8 @@ class TrainOptions:
             and there are no labels.
         batch_size: Samples a step; a fixed batch of the model overrules it. None: 128 of 4000 samples or more, else 32,
             without labels 16.
-        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, 1e-2 where it is relative, for SGD 0.05 by
-            128 samples a step; where that does harm at once, less.
+        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, for SGD 0.05 by 128 samples a step; where
+            that does harm at once, less.
         optimizer: `adamw`, `sgd`, or `auto`: SGD, with Nesterov's momentum and a weight decay of 5e-4 if none is
             given, where there are labels, the network is normalised by its batches, and no rate is given; else AdamW.
         relative: Of AdamW: whether the rate is relative to the size of each weight's numbers, which BatchNormalization
@@ -143,7 +143,7 @@ class TrainOptions:
             return self.lr
         if self.optimizer == "sgd":
             return _SGD_RATE * self.batch / _SGD_BATCH
-        return _RELATIVE_RATE if self.scaled else _ABSOLUTE_RATE
+        return _RATE
 
     @property
     def scaled(self) -> bool:
