@@ -23,7 +23,17 @@ import onnx_ir as ir
 
 from onnxprune.graph.weights import constant, weights
 
-__all__ = ["LEARNED", "is_contraction", "macs", "macs_by_node", "nbytes", "node_macs", "params"]
+__all__ = [
+    "LEARNED",
+    "Shape",
+    "Shapes",
+    "is_contraction",
+    "macs",
+    "macs_by_node",
+    "nbytes",
+    "node_macs",
+    "params",
+]
 
 Shape = tuple[int, ...]
 Shapes = Mapping[ir.Value, Shape]

@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from onnxprune.dims import Axis, Dim, Tracing, leaves, size
 from onnxprune.errors import OptionError
-from onnxprune.graph.cost import LEARNED, node_macs
+from onnxprune.graph.cost import LEARNED, Shape, node_macs
 
 __all__ = [
     "COSTS",
@@ -23,6 +25,7 @@ __all__ = [
     "Term",
     "bytes_cost",
     "macs_cost",
+    "nodes_cost",
     "params_cost",
     "parse_target",
 ]
@@ -101,6 +104,13 @@ def _dims(axes: Sequence[Axis]) -> frozenset[Dim]:
 
 def macs_cost(tracing: Tracing) -> Cost:
     """Multiply-accumulates of one run."""
+    return nodes_cost(tracing, node_macs)
+
+
+def nodes_cost(
+    tracing: Tracing, of: Callable[[ir.Node, Mapping[ir.Value, Shape]], float | None]
+) -> Cost:
+    """What a function says of every node, from the shapes of its inputs and its first output."""
     terms = []
     for node in tracing.model.graph.all_nodes():
         values = [*node.inputs, *node.outputs[:1]]
@@ -112,9 +122,12 @@ def macs_cost(tracing: Tracing) -> Cost:
             (v, a) for v, a in zip(values, axes, strict=True) if v is not None and a is not None
         ]
 
-        def cost(kept: Kept, node: object = node, pairs: object = pairs) -> float:
-            shapes = {v: tuple(size(axis, kept) for axis in a) for v, a in pairs}  # type: ignore[attr-defined]
-            return node_macs(node, shapes) or 0  # type: ignore[arg-type]
+        def cost(
+            kept: Kept,
+            node: ir.Node = node,
+            pairs: Sequence[tuple[ir.Value, Sequence[Axis]]] = pairs,
+        ) -> float:
+            return of(node, {v: tuple(size(axis, kept) for axis in a) for v, a in pairs}) or 0
 
         if cost({}):
             terms.append(Term(_dims([axis for _, a in pairs for axis in a]), cost))

@@ -31,7 +31,7 @@ from onnxprune.runtime.layer import Layer, layer_of
 from onnxprune.runtime.layer_times import LayerTimes
 from onnxprune.runtime.sessions import session
 
-__all__ = ["latency_cost"]
+__all__ = ["Whole", "latency_cost"]
 
 SECONDS = 0.5
 """Spent on timing the whole model, and as much on its kernels."""
@@ -41,15 +41,17 @@ MOST_DIMS = 2
 """Of a node, that are interpolated over; with more, every combination is measured."""
 
 
-def latency_cost(tracing: Tracing, times: LayerTimes, steps: Mapping[Dim, int]) -> Cost:
+def latency_cost(
+    tracing: Tracing, times: LayerTimes, steps: Mapping[Dim, int], whole: Whole
+) -> Cost:
     """Seconds of one run.
 
     Args:
         tracing: The model.
         times: What layers take.
         steps: Widths between which time is close to a straight line: the multiples of these; 1: it may be a staircase.
+        whole: What the whole model takes.
     """
-    whole = _Whole.of(tracing, times.providers)
     shapes = {value: tuple(map(size, axes)) for value, axes in tracing.axes.items()}
     shapes |= {use.weight.value: tuple(map(size, use.axes)) for use in tracing.uses}
     found = [
@@ -74,7 +76,7 @@ def latency_cost(tracing: Tracing, times: LayerTimes, steps: Mapping[Dim, int]) 
 
 
 @dataclass(frozen=True)
-class _Whole:
+class Whole:
     """The whole model's time, and where it goes.
 
     Attributes:
@@ -88,7 +90,8 @@ class _Whole:
     others: Mapping[str, float]
 
     @classmethod
-    def of(cls, tracing: Tracing, providers: Sequence[str]) -> _Whole:
+    def of(cls, tracing: Tracing, providers: Sequence[str]) -> Whole:
+        """Measures the model of a tracing."""
         feed = random_feed(tracing.model, tracing.measured.inputs, 0)
         times = measure([session(tracing.model, providers)], [feed], seconds=SECONDS)
         others: Counter[str] = Counter()
@@ -161,7 +164,7 @@ def _proportional(each: _Contraction, per_mac: float) -> Term:
     return Term(each.dims, lambda kept: per_mac * each.macs_at(kept))
 
 
-def _others(tracing: Tracing, whole: _Whole, done: set[ir.Node]) -> Iterator[Term]:
+def _others(tracing: Tracing, whole: Whole, done: set[ir.Node]) -> Iterator[Term]:
     """What is not a contraction, in proportion to the elements that it makes."""
     nodes = [
         node for node in tracing.model.graph if node not in done and node.op_type != "Constant"

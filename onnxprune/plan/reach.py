@@ -1,17 +1,25 @@
 """Widths for a latency: predicted layer by layer, measured as a whole, and corrected until both agree.
 
 The search only ever removes, so it comes from above: it stops short of the goal, measures the model that it has by then
-against the one that it began with, learns how far the prediction was off, and goes on.
+against the one that it began with, learns how far the prediction was off, and goes on. What one search of a model has
+learned the next one knows.
+
+What goes first may be told by the time that it saves, in widths that the kernels like, or by its MACs, in widths of any
+kind: time is what is asked for, but it is the worse guide where layers are too small to be timed well, or where a block
+of channels at once is too much. Whatever tells, the time that is measured decides when it is enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, Tracing, cut
-from onnxprune.plan.latency import latency_cost
+from onnxprune.plan.budget import COSTS
+from onnxprune.plan.latency import Whole, latency_cost
 from onnxprune.plan.widths import shrink_to
 from onnxprune.runtime.inputs import random_feed
 from onnxprune.runtime.latency import measure, undisturbed
@@ -19,10 +27,10 @@ from onnxprune.runtime.layer_times import layer_times
 from onnxprune.runtime.sessions import session
 from onnxprune.scores.obs import Consumers
 
-__all__ = ["Stopwatch", "reach_latency"]
+__all__ = ["Pace", "Stopwatch"]
 
 SHORT = 0.5
-"""Of the way to the goal is left for after the first measurement."""
+"""Of the way to the goal is left for after the first measurement, where nothing is known yet."""
 CLOSE = 0.01
 """Within this of the goal, relatively, it is reached."""
 MOST = 6
@@ -38,7 +46,7 @@ class Stopwatch:
         providers: onnxruntime providers by name.
     """
 
-    def __init__(self, tracing: Tracing, providers: Sequence[str]) -> None:
+    def __init__(self, tracing: Tracing, providers: tuple[str, ...]) -> None:
         self.providers = providers
         self.before = session(tracing.model, providers)
         self.feed = random_feed(tracing.model, tracing.measured.inputs, 0)
@@ -50,39 +58,78 @@ class Stopwatch:
         return undisturbed(times[:, 1]) / undisturbed(times[:, 0])
 
 
-def reach_latency(
-    tracing: Tracing,
-    consumers: Consumers,
-    target: float,
-    steps: Mapping[Dim, int],
-    least: Mapping[Dim, int],
-    providers: Sequence[str],
-    advance: Callable[[int], None] = lambda _n: None,
-) -> float:
-    """Removes indices until a run takes at most `target` times as long as it did.
+class Pace:
+    """How fast a model is at other widths.
 
     Args:
         tracing: The model.
-        consumers: What every index costs in accuracy; changed in place.
-        target: The fraction of the time that may be left.
-        steps: A Dim keeps a multiple of so many indices.
-        least: The fewest indices that a Dim may keep.
         providers: onnxruntime providers by name.
-        advance: Told how many indices went.
-
-    Returns:
-        The fraction of the time that is left; more than `target` where nothing more could go.
     """
-    watch = Stopwatch(tracing, providers)
-    with layer_times(providers) as times:
-        cost = latency_cost(tracing, times, steps)
-        aim = target + SHORT * (1 - target)
-        for _ in range(MOST):
-            left = shrink_to(consumers, cost, aim, steps, least, advance)
-            measured = watch.ratio(cut(tracing, consumers.keep()))
-            if measured <= target * (1 + CLOSE):
-                break
-            if left > aim:
-                return measured
-            aim = left * target / measured
-    return min(measured, target)
+
+    def __init__(self, tracing: Tracing, providers: tuple[str, ...]) -> None:
+        self.tracing, self.providers = tracing, providers
+        self._seen: dict[str, list[tuple[float, float]]] = {}
+
+    @cached_property
+    def _whole(self) -> Whole:
+        return Whole.of(self.tracing, self.providers)
+
+    @cached_property
+    def _watch(self) -> Stopwatch:
+        return Stopwatch(self.tracing, self.providers)
+
+    def reach(
+        self,
+        consumers: Consumers,
+        target: float,
+        steps: Mapping[Dim, int],
+        least: Mapping[Dim, int],
+        saves: str = "latency",
+        advance: Callable[[int], None] = lambda _n: None,
+    ) -> float:
+        """Removes indices until a run takes at most `target` times as long as it did.
+
+        Args:
+            consumers: What every index costs in accuracy; changed in place.
+            target: The fraction of the time that may be left.
+            steps: A Dim keeps a multiple of so many indices.
+            least: The fewest indices that a Dim may keep.
+            saves: What an index is chosen to save for what it costs: `latency`, `macs`, `params` or `bytes`.
+            advance: Told how many indices went.
+
+        Returns:
+            The fraction of the time that is left; more than `target` where nothing more could go.
+        """
+        with layer_times(self.providers) as times:
+            cost = (
+                latency_cost(self.tracing, times, steps, self._whole)
+                if saves == "latency"
+                else COSTS[saves](self.tracing)
+            )
+            seen = self._seen.setdefault(saves, [])
+            aim = _where(target, seen) if seen else target + SHORT * (1 - target)
+            for _ in range(MOST):
+                left = shrink_to(consumers, cost, aim, steps, least, advance)
+                measured = self._watch.ratio(cut(self.tracing, consumers.keep()))
+                seen.append((measured, left))
+                if measured <= target * (1 + CLOSE):
+                    break
+                if left > aim:
+                    return measured
+                aim = min(_where(target, seen), left * target / measured)
+        return min(measured, target)
+
+
+def _where(target: float, seen: Sequence[tuple[float, float]]) -> float:
+    """The prediction for a ratio that is to be measured.
+
+    Straight between what was measured, and in proportion below all of it.
+
+    Args:
+        target: The ratio.
+        seen: Ratios that were measured, and what was predicted for them.
+    """
+    measured, predicted = np.array(sorted([*seen, (1.0, 1.0)])).T
+    if target < measured[0]:
+        return float(predicted[0] * target / measured[0])
+    return float(np.interp(target, measured, predicted))

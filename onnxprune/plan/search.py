@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,14 +11,16 @@ import onnx_ir as ir
 from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.options import PruneOptions
+from onnxprune.plan.balance import balanced
 from onnxprune.plan.budget import COSTS, Target
 from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
-from onnxprune.plan.reach import reach_latency
+from onnxprune.plan.reach import Pace
 from onnxprune.plan.saliency import channel_saliencies
 from onnxprune.plan.second_order import Calibrations, Pricing
 from onnxprune.plan.widths import shrink_to, shrink_to_counts
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.hardware import channel_step
 from onnxprune.runtime.shelf import Kept
 from onnxprune.sampling import signed_sums
 from onnxprune.scores import Context, get_criterion
@@ -77,7 +79,7 @@ def search(
         NothingToPruneError: The target is out of reach.
         OptionError: The criterion needs data, and there are none.
     """
-    every: Iterator[Consumers]
+    every: Iterator[tuple[Consumers, str | None]]
     if options.criterion == "obs":
         if data is None:
             raise OptionError("the criterion obs runs the model on samples: give some with --data")
@@ -85,18 +87,21 @@ def search(
         known = calibrations or Calibrations()
         priced = known(tracing, dims, _shares(magnitude), data, options, progress)
         free = options.target is not None or options.scope == "global"
-        every = (priced.consumers(each) for each in (pricings if free else pricings[:1]))
+        every = (
+            (priced.consumers(each), each.saves) for each in (pricings if free else pricings[:1])
+        )
     elif get_criterion(options.criterion).signed:
-        every = iter(signed_sums(tracing, [info.dim for info in dims], options, data, progress))
+        sums = signed_sums(tracing, [info.dim for info in dims], options, data, progress)
+        every = ((each, None) for each in sums)
     else:
         scores = channel_saliencies(tracing, dims, options, data, progress)
         dims = [info for info in dims if info.dim in scores]
         if options.target is None:
-            return [Choice(choose(scores, kept_counts(dims, scores, options), dead))]
-        every = iter([Consumers([], _shares(scores))])
-    found = list[Choice]()
-    for each in every:
-        choice = _chosen(tracing, dims, options, each, progress, dead or {})
+            return [Choice(choose(scores, _counts(tracing, dims, scores, options), dead))]
+        every = iter([(Consumers([], _shares(scores)), None)])
+    found, pace = list[Choice](), Pace(tracing, options.providers)
+    for each, saves in every:
+        choice = _chosen(tracing, dims, options, each, saves, pace, progress, dead or {})
         if not any(choice.same(other) for other in found):
             found.append(choice)
     if len(found) > 1 and options.criterion != "obs" and data is not None:
@@ -111,6 +116,8 @@ def _chosen(
     dims: Sequence[DimInfo],
     options: PruneOptions,
     consumers: Consumers,
+    saves: str | None,
+    pace: Pace,
     progress: Progress,
     dead: Keep,
 ) -> Choice:
@@ -119,7 +126,7 @@ def _chosen(
         if dim in consumers.left:
             consumers.remove(dim, np.flatnonzero(~mask))
     if options.target is not None:
-        _reach(tracing, dims, options, options.target, consumers, progress)
+        _reach(tracing, dims, options, options.target, consumers, saves, pace, progress)
     else:
         with progress.step("choosing channels"):
             losses = (
@@ -127,8 +134,27 @@ def _chosen(
                 if options.scope == "global"
                 else {}
             )
-            shrink_to_counts(consumers, kept_counts(dims, losses, options))
+            shrink_to_counts(consumers, _counts(tracing, dims, losses, options))
     return Choice(consumers.keep(), consumers.fitted())
+
+
+def _counts(
+    tracing: Tracing,
+    dims: Sequence[DimInfo],
+    scores: Mapping[Dim, np.ndarray],
+    options: PruneOptions,
+) -> dict[Dim, int]:
+    """How many indices each Dim keeps under a sparsity."""
+    counts = kept_counts(dims, scores, options)
+    if options.round_to is not None:
+        return counts
+    block = channel_step()
+    in_blocks = [
+        info.dim
+        for info in dims
+        if step_of(info, options) == block and counts[info.dim] >= options.min_channels + block
+    ]
+    return balanced(tracing, counts, block, in_blocks)
 
 
 def _shares(scores: Mapping[Dim, np.ndarray]) -> dict[Dim, np.ndarray]:
@@ -143,15 +169,16 @@ def _reach(
     options: PruneOptions,
     target: Target,
     consumers: Consumers,
+    saves: str | None,
+    pace: Pace,
     progress: Progress,
 ) -> None:
-    steps = {info.dim: step_of(info, options) for info in dims}
+    saved = replace(target, kind=saves or target.kind)
+    steps = {info.dim: step_of(info, replace(options, target=saved)) for info in dims}
     least = {info.dim: options.min_channels for info in dims}
     with progress.step("choosing channels", total=sum(info.size for info in dims)) as advance:
         if target.kind == "latency":
-            left = reach_latency(
-                tracing, consumers, target.value, steps, least, options.providers, advance
-            )
+            left = pace.reach(consumers, target.value, steps, least, saved.kind, advance)
         else:
             cost = COSTS[target.kind](tracing)
             left = shrink_to(consumers, cost, target.value, steps, least, advance)

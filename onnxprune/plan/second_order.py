@@ -38,17 +38,19 @@ MEMORY = 512 << 20
 
 @dataclass(frozen=True)
 class Pricing:
-    """What an error in a consumer is worth.
+    """What an error in a consumer is worth, and worth saving what.
 
     Attributes:
         trust: How far the measured sensitivity counts, from 0 to 1.
         tilt: Standard deviation of the logarithm of the factor on each price.
         seed: Of the factors.
+        saves: What it is held against, see `onnxprune.plan.budget`; None: what the target counts.
     """
 
     trust: float = 0.5
     tilt: float = 0.0
     seed: int = 0
+    saves: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

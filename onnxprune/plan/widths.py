@@ -22,7 +22,7 @@ from onnxprune.scores.obs import Consumers
 __all__ = ["shrink_to", "shrink_to_counts"]
 
 PORTION = 48
-"""Without rounding a Dim proposes one in so many of its indices at a time."""
+"""One in so many of its indices a Dim loses at a time, and without rounding that many it proposes."""
 
 
 def shrink_to(
@@ -60,7 +60,7 @@ def shrink_to(
         while count is not None:
             saved = cost.saved(kept, dim, count)
             if saved > 0:
-                indices, loss = consumers.cheapest(dim, kept[dim] - count)
+                indices, loss = consumers.next_to_go(dim, kept[dim] - count, _portion(kept[dim]))
                 price = loss / saved
                 heapq.heappush(queue, (price, next(numbers), dim, version[dim], indices))
                 return
@@ -114,14 +114,19 @@ def shrink_to_counts(consumers: Consumers, counts: Mapping[Dim, int]) -> None:
             return
         dim = max(behind, key=behind.__getitem__)
         left = len(consumers.left[dim])
-        portion = min(left - counts[dim], max(1, left // PORTION))
+        portion = min(left - counts[dim], _portion(left))
         consumers.remove(dim, consumers.cheapest(dim, portion)[0])
 
 
 def _next_count(kept: int, step: int, least: int) -> int | None:
     """The next smaller number of indices that a Dim may keep."""
-    count = kept - max(1, kept // PORTION) if step == 1 else (kept - 1) // step * step
+    count = kept - _portion(kept) if step == 1 else (kept - 1) // step * step
     return count if count >= max(least, 1) else None
+
+
+def _portion(kept: int) -> int:
+    """Indices of a Dim that go without a look at the others in between."""
+    return max(1, kept // PORTION)
 
 
 def _enough(

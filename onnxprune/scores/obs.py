@@ -272,6 +272,25 @@ class Consumers:
             consumer.loss(float(each[chosen].sum())) for consumer, each in errors
         )
 
+    def next_to_go(self, dim: Dim, count: int, portion: int) -> tuple[Array, float]:
+        """The indices that go if so many do, and what all of them together cost.
+
+        A portion goes at a time, and the rest makes up for it before the next is chosen: of two channels that say the
+        same each is missed little, and both together much.
+        """
+        if count <= portion:
+            return self.cheapest(dim, count)
+        ahead = Consumers(
+            [each.priced(each.curve) for each in self.of[dim]], {dim: self.fallback[dim]}
+        )
+        ahead.left[dim] = self.left[dim]
+        loss, chosen = 0.0, list[Array]()
+        for start in range(0, count, portion):
+            indices, _ = ahead.cheapest(dim, min(portion, count - start))
+            loss += ahead.remove(dim, indices)
+            chosen.append(indices)
+        return np.concatenate(chosen), loss
+
     def remove(self, dim: Dim, indices: Array) -> float:
         """Removes indices, and gives back what it cost."""
         loss = 0.0 if self.of[dim] else float(self.fallback[dim][indices].sum())

@@ -69,14 +69,19 @@ def route(left: float, target: float) -> tuple[float, ...]:
     return tuple(left * ratio ** (k / count) for k in range(1, count + 1))
 
 
-def pricings(effort: float) -> tuple[Pricing, ...]:
+def pricings(effort: float, kind: str = "macs") -> tuple[Pricing, ...]:
     """The ways to price errors that are tried at every stage, more where a trial takes little effort.
 
     Args:
         effort: MACs that one pass of all samples through the model takes.
+        kind: What the target counts. A latency is also reached by MACs, the trust being in the middle.
     """
     more = min(MOST_TILTS, int(EFFORT // max(effort, 1.0)))
     tilted = (Pricing(TRUSTS[k % len(TRUSTS)], TILT, k) for k in range(more))
+    if kind == "latency":
+        middle = TRUSTS[1:-1]
+        by_macs = (Pricing(trust, saves="macs") for trust in middle)
+        return (*(Pricing(trust) for trust in middle), *by_macs, *tilted)
     return (*(Pricing(trust) for trust in TRUSTS), *tilted)
 
 
@@ -118,7 +123,9 @@ class Trials:
         original = line.start().model
         self._outputs = Outputs(original, self._aside, options.providers)
         effort = macs_left(line.tracing, {}) * len(every)
-        self._ways = pricings(effort + LAYER * len(contractions(line.tracing)))
+        assert options.target is not None
+        self._ways = pricings(effort + LAYER * len(contractions(line.tracing)), options.target.kind)
+        self._cheap = any(way.tilt for way in self._ways)
 
     def reach(self, stage: Stage[ChannelsKept], share: float, progress: Progress) -> Reached:
         """The best cut found that leaves a share of the original, re-fitted on all samples.
@@ -132,7 +139,7 @@ class Trials:
             NothingToPruneError: Nothing can be cut, or the share is out of reach.
         """
         ways = [route(self._line.left(stage), share)]
-        if len(self._ways) > len(TRUSTS) and len(ways[0]) > 1:
+        if self._cheap and len(ways[0]) > 1:
             ways.append((share,))
         ends = [self._along(way, stage, progress) for way in ways]
         best = min(ends, key=lambda end: end.error)

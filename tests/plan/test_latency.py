@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import pytest
 from onnxprune.dims import Dim, Tracing, trace
 from onnxprune.graph import load
 from onnxprune.graph.cost import params
-from onnxprune.plan import latency, reach
+from onnxprune.plan import reach
 from onnxprune.plan.budget import Cost, Term
-from onnxprune.plan.latency import latency_cost
-from onnxprune.plan.reach import reach_latency
+from onnxprune.plan.latency import Whole, latency_cost
+from onnxprune.plan.reach import Pace
 from onnxprune.plan.widths import shrink_to
 from onnxprune.runtime.layer import Layer
 from onnxprune.runtime.layer_times import LayerTimes
@@ -23,6 +24,7 @@ from onnxprune.scores.obs import Consumers
 from tests.models import DIGITS
 
 RESNET = DIGITS / "digits_resnet.onnx"
+WHOLE = Whole(10.0, 8.0, {"Relu": 1.0, "QuickGelu": 0.5})
 
 
 def traced() -> Tracing:
@@ -49,13 +51,12 @@ class Linear(LayerTimes):
 @pytest.fixture(autouse=True)
 def whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = latency._Whole(10.0, 8.0, {"Relu": 1.0, "QuickGelu": 0.5})
-    monkeypatch.setattr(latency._Whole, "of", classmethod(lambda *_: found))
+    monkeypatch.setattr(Whole, "of", classmethod(lambda *_: WHOLE))
 
 
 def test_the_whole_is_what_was_measured_and_less_is_less() -> None:
     tracing = traced()
-    cost = latency_cost(tracing, Linear(), {})
+    cost = latency_cost(tracing, Linear(), {}, WHOLE)
     assert cost.total({}) == pytest.approx(10)
     assert cost.constant == pytest.approx(0.5)
     kept = {info.dim: info.size // 2 for info in tracing.free()}
@@ -68,8 +69,8 @@ def test_between_the_machines_steps_a_straight_line_stands_for_measurements() ->
     tracing = traced()
     info = max(tracing.free(), key=lambda each: each.size)
     exact, few = Linear(), Linear()
-    every = latency_cost(tracing, exact, {})
-    some = latency_cost(tracing, few, {info.dim: 1 if info.size < 16 else 2})
+    every = latency_cost(tracing, exact, {}, WHOLE)
+    some = latency_cost(tracing, few, {info.dim: 1 if info.size < 16 else 2}, WHOLE)
     for n in range(2, info.size, 2):
         assert some.total({info.dim: n}) == pytest.approx(every.total({info.dim: n}))
     assert len(few.asked) < len(exact.asked)
@@ -84,11 +85,23 @@ def test_indices_that_save_nothing_go_together_with_those_that_do() -> None:
 
 
 @pytest.mark.parametrize("wrong", [0.7, 1.0, 1.8])
-def test_wrong_predictions_are_corrected(monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
+@pytest.mark.parametrize("saves", ["latency", "macs"])
+def test_wrong_predictions_are_corrected(
+    monkeypatch: pytest.MonkeyPatch, wrong: float, saves: str
+) -> None:
     machine = Machine(monkeypatch, wrong)
-    machine.run(traced(), 0.7, Linear())
+    machine.run(0.7, saves)
     assert 0.7 * 0.95 < machine.measured[-1] <= 0.7 * 1.01
     assert 1 < len(machine.measured) <= reach.MOST
+
+
+def test_what_one_search_has_learned_the_next_one_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, 1.8)
+    machine.run(0.7)
+    before = len(machine.measured)
+    machine.run(0.7)
+    assert len(machine.measured) == before + 1
+    assert 0.7 * 0.95 < machine.measured[-1] <= 0.7 * 1.01
 
 
 class Machine:
@@ -97,7 +110,9 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, power: float) -> None:
         self.measured: list[float] = []
         monkeypatch.setattr(reach, "Stopwatch", self.watch)
-        self.power, self.patch = power, monkeypatch
+        monkeypatch.setattr(reach, "layer_times", lambda _providers: nullcontext(Linear()))
+        self.power, self.tracing = power, traced()
+        self.pace = Pace(self.tracing, ("cpu",))
 
     def watch(self, tracing: Tracing, _providers: object) -> Machine:
         self.whole = params(tracing.model)
@@ -107,21 +122,9 @@ class Machine:
         self.measured.append((params(model) / self.whole) ** self.power)
         return self.measured[-1]
 
-    def run(self, tracing: Tracing, target: float, times: LayerTimes) -> tuple[float, Consumers]:
-        dims = [info.dim for info in tracing.free()]
+    def run(self, target: float, saves: str = "latency") -> None:
+        dims = [info.dim for info in self.tracing.free()]
         rng = np.random.default_rng(0)
         consumers = Consumers([], {dim: rng.random(dim.size) for dim in dims})
-        self.patch.setattr(reach, "layer_times", lambda _providers: _Open(times))
         ones = dict.fromkeys(dims, 1)
-        return reach_latency(tracing, consumers, target, ones, ones, ("cpu",))
-
-
-class _Open:
-    def __init__(self, times: LayerTimes) -> None:
-        self.times = times
-
-    def __enter__(self) -> LayerTimes:
-        return self.times
-
-    def __exit__(self, *_: object) -> None:
-        return None
+        self.pace.reach(consumers, target, ones, ones, saves)
