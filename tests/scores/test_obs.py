@@ -12,7 +12,7 @@ from onnxprune.calibrate.moments import Sums
 from onnxprune.dims import Tracing, trace
 from onnxprune.graph import load
 from onnxprune.runtime.measure import measure
-from onnxprune.scores.obs import Consumer, Curve, shrunk
+from onnxprune.scores.obs import Consumer, Consumers, Curve, shrunk
 from tests.models import random, write
 
 
@@ -60,3 +60,23 @@ def test_losses_and_removals_are_those_of_least_squares(tmp_path: Path) -> None:
             kept = (left[:, None] * kernel**2 + np.arange(kernel**2)).reshape(-1)
             expected = best_error(x, x @ w.T, kept) / consumer.energy
             np.testing.assert_allclose(spent, expected, rtol=1e-5)
+
+
+def test_of_two_channels_that_say_the_same_one_goes(tmp_path: Path) -> None:
+    tracing = two_layers(tmp_path / "model.onnx")
+    each = contractions(tracing)[1]
+    (info,) = [i for i in tracing.free() if i.size == 6]
+    x = np.random.default_rng(0).standard_normal((4000, 6))
+    x[:, 4] = x[:, 1]
+    sums = Sums(samples=len(x))
+    sums.add(x[None], None)
+    consumers = Consumers(
+        [Consumer(Observed(each, sums), Curve(), {info.dim})], {info.dim: np.zeros(6)}
+    )
+    together, sum_of_each = consumers.cheapest(info.dim, 2)
+    assert set(together) == {1, 4}
+    in_turn, loss = consumers.next_to_go(info.dim, 2, 1)
+    assert len({1, 4} & set(in_turn)) == 1
+    assert len(consumers.left[info.dim]) == 6  # nothing is gone yet
+    assert loss > 10 * sum_of_each
+    np.testing.assert_allclose(consumers.remove(info.dim, in_turn), loss, rtol=1e-6)

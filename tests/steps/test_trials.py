@@ -36,6 +36,12 @@ def test_where_a_trial_takes_little_more_are_made() -> None:
     assert Pricing() in few
 
 
+def test_a_latency_is_tried_by_macs_too() -> None:
+    found = pricings(1e15, "latency")
+    assert {each.saves for each in found} == {None, "macs"}
+    assert len(found) <= len(TRUSTS)
+
+
 def test_the_stages_together_are_the_plans_cut(tmp_path: Path) -> None:
     out, plan = tmp_path / "out.onnx", tmp_path / "plan.json"
     report = onnxprune.prune(
