@@ -42,7 +42,11 @@ class _Move(NamedTuple):
 
 
 def balanced(
-    tracing: Tracing, counts: Mapping[Dim, int], block: int, dims: Iterable[Dim]
+    tracing: Tracing,
+    counts: Mapping[Dim, int],
+    block: int,
+    dims: Iterable[Dim],
+    least: int = 1,
 ) -> dict[Dim, int]:
     """Counts that take less time for their MACs, none further than a block from where it was.
 
@@ -51,6 +55,7 @@ def balanced(
         counts: How many indices each Dim keeps.
         block: Indices that are traded.
         dims: Those of the Dims that may take part.
+        least: The fewest indices that a Dim may keep.
     """
     macs, effort = macs_cost(tracing), effort_cost(tracing)
     all_macs, all_effort = macs.total({}), effort.total({})
@@ -75,7 +80,7 @@ def balanced(
             for each in moves(lambda dim: kept[dim] - block)
             if each.time < DEAR * each.share < 0
             and each.left >= LESS * before
-            and kept[each.dim] >= FEWEST * block
+            and each.width >= max((FEWEST - 1) * block, least)
         ]
 
     def takes() -> list[_Move]:

@@ -149,12 +149,8 @@ def _counts(
     if options.round_to is not None:
         return counts
     block = channel_step()
-    in_blocks = [
-        info.dim
-        for info in dims
-        if step_of(info, options) == block and counts[info.dim] >= options.min_channels + block
-    ]
-    return balanced(tracing, counts, block, in_blocks)
+    in_blocks = [info.dim for info in dims if step_of(info, options) == block]
+    return balanced(tracing, counts, block, in_blocks, options.min_channels)
 
 
 def _shares(scores: Mapping[Dim, np.ndarray]) -> dict[Dim, np.ndarray]:

@@ -68,6 +68,7 @@ def test_what_takes_time_gives_a_block_to_what_takes_macs(network: Tracing) -> N
 def test_nothing_is_traded_where_nobody_may_or_has_enough(network: Tracing) -> None:
     assert balanced(network, HALF, 16, []) == HALF
     assert balanced(network, HALF, 16, [DEEP]) == HALF
+    assert balanced(network, HALF, 16, [LARGE, DEEP], 33) == HALF
     few = {LARGE: (FEWEST - 1) * 16, DEEP: 128}
     assert balanced(network, few, 16, [LARGE, DEEP]) == few
 
