@@ -24,6 +24,9 @@ __all__ = ["shrink_to", "shrink_to_counts"]
 PORTION = 48
 """One in so many of its indices a Dim loses at a time, and without rounding that many it proposes."""
 
+SLACK = 0.02
+"""Of the target: a block that leaves less goes only where no other will do."""
+
 
 def shrink_to(
     consumers: Consumers,
@@ -69,16 +72,27 @@ def shrink_to(
     def saved_by(dim: Dim, indices: np.ndarray) -> float:
         return cost.saved(kept, dim, kept[dim] - len(indices))
 
-    def last() -> tuple[Dim, np.ndarray]:
-        """What loses least of all that reaches the target."""
+    def last(slack: float) -> tuple[Dim, np.ndarray] | None:
+        """What loses least of all that reaches the target and leaves no less than `1 - slack` of it."""
         ends = list[tuple[float, int, Dim, np.ndarray]]()
         for _, _, dim, made, indices in sorted(queue, key=lambda entry: entry[1]):
             if made != version[dim] or saved_by(dim, indices) < now - goal:
                 continue
             few = _enough(cost, kept, dim, indices, now - goal) if steps[dim] == 1 else indices
+            if steps[dim] > 1 and saved_by(dim, few) > now - (1 - slack) * goal:
+                continue
             found, loss = consumers.cheapest(dim, len(few))
             ends.append((loss, len(ends), dim, found))
-        return min(ends)[2:]
+        return min(ends)[2:] if ends else None
+
+    def smaller() -> tuple[Dim, np.ndarray] | None:
+        """What is cheapest of all that does not reach the target yet."""
+        fit = [
+            (price, number, dim, indices)
+            for price, number, dim, made, indices in queue
+            if made == version[dim] and saved_by(dim, indices) < now - goal
+        ]
+        return min(fit)[2:] if fit else None
 
     order = {dim: k for k, dim in enumerate(steps)}
     for dim in steps:
@@ -86,7 +100,7 @@ def shrink_to(
     while now > goal and queue:
         _, _, dim, made, indices = queue[0]
         if made == version[dim] and saved_by(dim, indices) >= now - goal:
-            dim, indices = last()
+            dim, indices = last(SLACK) or smaller() or last(1.0) or (dim, indices)
         else:
             heapq.heappop(queue)
             if made != version[dim]:

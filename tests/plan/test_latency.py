@@ -84,6 +84,19 @@ def test_indices_that_save_nothing_go_together_with_those_that_do() -> None:
     assert len(consumers.left[dim]) == 16
 
 
+def test_a_block_that_is_too_much_waits_for_smaller_ones() -> None:
+    large, small = Dim(32), Dim(32)
+    consumers = Consumers([], {large: np.zeros(32), small: np.ones(32)})
+    terms = [
+        Term(frozenset([dim]), lambda kept, dim=dim, each=each: each * kept.get(dim, 32))
+        for dim, each in ((large, 3.0), (small, 1.0))
+    ]
+    eights, ones = {large: 8, small: 8}, {large: 1, small: 1}
+    assert shrink_to(consumers, Cost(terms), 0.88, eights, ones) == 1 - 16 / 128
+    assert (len(consumers.left[large]), len(consumers.left[small])) == (32, 16)
+    assert shrink_to(consumers, Cost(terms), 0.5, eights, ones) <= 0.5
+
+
 @pytest.mark.parametrize("wrong", [0.7, 1.0, 1.8])
 @pytest.mark.parametrize("saves", ["latency", "macs"])
 def test_wrong_predictions_are_corrected(
