@@ -24,7 +24,7 @@ from onnxprune.sampling import loss_note
 from onnxprune.steps.dead import Dead, without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair, samples_to_fit
-from onnxprune.validate.proof import inexact_dims, prove
+from onnxprune.validate.proof import draws, inexact_dims, prove
 
 __all__ = ["Ready", "alternatives", "ready", "remove_channels"]
 
@@ -129,8 +129,13 @@ def alternatives(
         if not guilty:
             notes += ground.calibrations.notes
             return [replace(each, notes=tuple(notes)) for each in found]
+        reason = (
+            "the model draws random numbers, and no two runs agree"
+            if draws(tracing.model)
+            else "cutting it was measured not to be the same as zeroing it"
+        )
         for dim in guilty:
-            freeze(dim, "cutting it was measured not to be the same as zeroing it")
+            freeze(dim, reason)
         notes.append(
             f"{len(guilty)} Dims were left whole: cutting them was measured not to be exact"
         )

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, Keep, Tracing, cut
+from onnxprune.dims.rules.frozen import REASONS
 from onnxprune.errors import ModelError, ValidationError
 from onnxprune.graph.cost import macs
 from onnxprune.runtime.inputs import random_feed
@@ -15,7 +16,7 @@ from onnxprune.runtime.sessions import run, session
 from onnxprune.validate.equality import Equality, compare_runs, masked
 from onnxprune.validate.rank_one import is_big, positive, rank_one
 
-__all__ = ["inexact_dims", "prove"]
+__all__ = ["draws", "inexact_dims", "prove"]
 
 RUNS = 2
 """Random inputs that a cut is proven on; a very large model is run once."""
@@ -23,6 +24,8 @@ WORK = 1 << 38
 """Multiply-accumulates of the models that are proven in search of what spoils a cut."""
 LEAST_PROOFS, MOST_PROOFS = 16, 256
 """Whatever their size: halving finds one Dim of 256 in 16."""
+RANDOM = REASONS["it makes random numbers"].split()
+"""Ops that draw anew at every run, unless they have a seed."""
 
 
 def prove(tracing: Tracing, keep: Keep, pruned: ir.Model, seed: int = 0) -> Equality:
@@ -61,11 +64,13 @@ def inexact_dims(tracing: Tracing, keep: Keep, seed: int = 0) -> list[Dim]:
     """The Dims that remain when as many as possible are cut of which the joint cut is exact; found by halving.
 
     Large groups are tried first. A proof costs some runs of the model: after as many as `WORK` allows, what is not
-    absolved remains.
+    absolved remains. Of a model that draws random numbers no two runs agree, and all remain.
 
     Raises:
         ValidationError: The cut model is wrong although no Dim makes it so.
     """
+    if draws(tracing.model):
+        return list(keep)
     proofs = WORK // max(1, macs(tracing.model, tracing.measured.shapes))
     proofs = min(max(proofs, LEAST_PROOFS), MOST_PROOFS)
     exact: dict[Dim, np.ndarray] = {}
@@ -85,6 +90,13 @@ def inexact_dims(tracing: Tracing, keep: Keep, seed: int = 0) -> list[Dim]:
             "cutting is not the same as masking for this model, and no single Dim is to blame; nothing was written"
         )
     return guilty
+
+
+def draws(model: ir.Model) -> bool:
+    """Whether a model draws random numbers, others at every run."""
+    return any(
+        node.op_type in RANDOM and "seed" not in node.attributes for node in model.graph.all_nodes()
+    )
 
 
 def _halves(dims: list[Dim]) -> list[list[Dim]]:

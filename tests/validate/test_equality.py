@@ -138,6 +138,22 @@ def test_what_is_exact_alone_but_not_together_is_cut_as_far_as_it_is(
     assert len(inexact_dims(tracing, keep)) == left
 
 
+def test_random_numbers_are_no_matter_of_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracing = traced(
+        """(float[N,6] x) => (float[N,5] y) {
+            a = MatMul(x, w1)
+            b = MatMul(a, w2)
+            n = RandomNormalLike(b)
+            y = Add(b, n)
+        }""",
+        w1=(6, 8),
+        w2=(8, 5),
+    )
+    keep = half(tracing)
+    monkeypatch.setattr(proof, "prove", lambda *_a, **_k: pytest.fail("a proof"))
+    assert inexact_dims(tracing, keep) == list(keep) != []
+
+
 def test_dims_cut_on_request_are_left_out_of_the_comparison() -> None:
     tracing = traced(
         """(float[N,6] x) => (float[N,5] y) {
