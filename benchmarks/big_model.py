@@ -1,10 +1,11 @@
 """Time and memory of pruning a model with gigabytes of external data.
 
-    python benchmarks/big_model.py [--gb 4] [--folder DIR] [--keep] [-- OPTIONS OF ONNXPRUNE]
+    python benchmarks/big_model.py [--gb 4] [--samples 0] [--folder DIR] [--keep] [-- OPTIONS OF ONNXPRUNE]
 
 Makes a chain of linear layers of 64 MiB each with external data, prunes it with `python -m onnxprune`
 in a process of its own, and holds the time against that of copying the model's files. The two are
-measured in turn, so both find the files in the page cache, or both do not.
+measured in turn, so both find the files in the page cache, or both do not. With `--samples N` it is pruned on N
+samples: calibrated, scored and re-fitted.
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ def make_chain(path: Path, gigabytes: float) -> None:
     )
 
 
+def make_samples(count: int) -> np.ndarray:
+    """Inputs of the chain, correlated as those of a trained network are."""
+    random = np.random.default_rng(1)
+    mixing = random.standard_normal((WIDTH // 16, WIDTH), np.float32) / np.sqrt(WIDTH // 16)
+    noise = random.standard_normal((count, WIDTH), np.float32)
+    return random.standard_normal((count, WIDTH // 16), np.float32) @ mixing + 0.1 * noise
+
+
 def _reference(name: str, array: np.ndarray, location: str, offset: int) -> TensorProto:
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape)
     tensor.data_location = TensorProto.EXTERNAL
@@ -93,6 +102,7 @@ def main() -> None:
     """Runs the benchmark and prints one line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--gb", type=float, default=4.0, help="size of the weights, GiB")
+    parser.add_argument("--samples", type=int, default=0, help="samples to calibrate on")
     parser.add_argument("--folder", type=Path, help="where to work; three times the size is needed")
     parser.add_argument("--keep", action="store_true", help="leave the files there")
     arguments, options = parser.parse_known_args()
@@ -101,6 +111,10 @@ def main() -> None:
     try:
         source = folder / "big.onnx"
         make_chain(source, arguments.gb)
+        if arguments.samples:
+            data = folder / "samples.npy"
+            np.save(data, make_samples(arguments.samples))
+            options += ["--data", str(data)]
         before = copy_seconds(source, folder / "copy")
         seconds, peak = prune_cost(source, folder / "pruned.onnx", options)
         after = copy_seconds(source, folder / "copy")
@@ -110,6 +124,7 @@ def main() -> None:
             json.dumps(
                 {
                     "gib": arguments.gb,
+                    "samples": arguments.samples,
                     "gib_pruned": round(size, 2),
                     "seconds": round(seconds, 1),
                     "seconds_copying": [round(before, 1), round(after, 1)],

@@ -29,7 +29,7 @@ __all__ = [
     "check_report",
 ]
 
-Scope = Literal["layer", "global"]
+Scope = Literal["auto", "layer", "global"]
 Recover = Literal["auto", "none", "bias", "lstsq", "bn", "finetune"]
 ScheduleName = Literal["linear", "cubic", "exponential"]
 Rewind = Literal["none", "weights"]
@@ -51,7 +51,9 @@ class PruneOptions:
         target: What must be left, such as 0.5 of the MACs, instead of a sparsity (granularity `channel`).
         criterion: Name of a criterion of `onnxprune.scores`; `auto` becomes `obs` where there are data, but for blocks,
             thresholds and weights of a global scope, else `magnitude`.
-        scope: What competes with what: the indices of one layer, or those of the whole model.
+        scope: What competes with what: the indices of one `layer`, or those of the model (`global`). With a target,
+            `layer` leaves the same share of every layer. `auto` becomes `global` where channels go and there is a
+            target, else `layer`.
         data: Data set for validation and for the criteria that need one; `synthetic`: made-up samples.
         exclude: Glob patterns of names (tensors, nodes) never to touch.
         min_channels: Least number of channels that a Dim keeps.
@@ -77,6 +79,7 @@ class PruneOptions:
         checkpoint: Folder that keeps the steps done, so that a run that was killed goes on; None: beside the output.
         check_drift: Measure how far the outputs moved from the original's.
         check_latency: Measure latency before and after.
+        left_open: Which of criterion, scope and recover the user did not decide; found out when the options are made.
     """
 
     granularity: Granularity = field(default_factory=Channel)
@@ -85,7 +88,7 @@ class PruneOptions:
     relative_threshold: float | None = None
     target: Target | None = None
     criterion: str = "auto"
-    scope: Scope = "layer"
+    scope: Scope = "auto"
     data: Path | None = None
     exclude: tuple[str, ...] = ()
     min_channels: int = 1
@@ -107,6 +110,7 @@ class PruneOptions:
     checkpoint: Path | None = None
     check_drift: bool = True
     check_latency: bool = True
+    left_open: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         """Raises OptionError where a value is out of range or contradicts another."""
@@ -133,6 +137,13 @@ class PruneOptions:
 
     def _decide(self) -> None:
         """What was left open."""
+        if self.left_open is None:
+            names = ("criterion", "scope", "recover")
+            open_names = frozenset(name for name in names if getattr(self, name) == "auto")
+            object.__setattr__(self, "left_open", open_names)
+        if self.scope == "auto":
+            free = self.target is not None and isinstance(self.granularity, Channel)
+            object.__setattr__(self, "scope", "global" if free else "layer")
         if self.fold is None:
             object.__setattr__(self, "fold", self.recover != "none")
         known = self.data is not None and self._fits_obs
@@ -270,6 +281,7 @@ class PruneOptions:
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON takes them."""
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        del plain["left_open"]
         return {
             **plain,
             "granularity": str(self.granularity),

@@ -32,12 +32,17 @@ class Observed:
 
 
 def walk_of(
-    tracing: Tracing, data: Dataset, providers: Sequence[str], model: ir.Model | None = None
+    tracing: Tracing,
+    data: Dataset | Sequence[Dataset],
+    providers: Sequence[str],
+    model: ir.Model | None = None,
 ) -> Walk:
-    """A walk through the model traced, or through one that was cut from it."""
+    """A walk through the model traced, or through one that was cut from it; of samples in one part or several."""
+    parts = [data] if isinstance(data, Dataset) else data
     batch = next((shape[0] for shape in tracing.measured.inputs.values() if shape), 1)
-    sizes = value_sizes(tracing.measured.shapes, len(data), 1 if data.stacked else batch)
-    return Walk(model or tracing.model, data, sizes, providers)
+    samples, stacked = sum(len(part) for part in parts), parts[0].stacked
+    sizes = value_sizes(tracing.measured.shapes, samples, 1 if stacked else batch)
+    return Walk(model or tracing.model, parts, sizes, providers)
 
 
 def collect(

@@ -63,6 +63,11 @@ class Contraction:
     bias: int | None = None
 
     @property
+    def name(self) -> str:
+        """Of what it gives; the two of a recurrent layer are told apart by the input that the weight is."""
+        return f"{self.node.outputs[0].name}:{self.index}"
+
+    @property
     def columns(self) -> int:
         """K, the columns of W."""
         if self.kind == "transposed":

@@ -22,7 +22,7 @@ from onnxprune.runtime.sessions import run, session
 
 __all__ = ["MEMORY", "Walk"]
 
-MEMORY = 384 << 20
+MEMORY = 1 << 30
 """Bytes of values that a walk holds between two places."""
 BATCH = 8
 """Samples a run."""
@@ -35,7 +35,7 @@ class Walk:
 
     Args:
         model: The model; of its main graph, nodes ahead of the walk may be given new weights while it goes on.
-        data: The samples.
+        parts: The samples, in one part or several.
         sizes: Bytes of each value for all samples, by name, to keep the memory bounded.
         providers: onnxruntime providers by name.
         memory: Bytes that values held may take.
@@ -44,7 +44,7 @@ class Walk:
     def __init__(
         self,
         model: ir.Model,
-        data: Dataset,
+        parts: Sequence[Dataset],
         sizes: Mapping[str, int],
         providers: Sequence[str] = ("cpu",),
         memory: int = MEMORY,
@@ -54,26 +54,40 @@ class Walk:
         self.place = {node: k for k, node in enumerate(self.nodes)}
         self.last = last_uses(model.graph)
         inputs = {value.name: value for value in model.graph.inputs}
-        self.rows = list(data.batch_rows(BATCH))
+        self.part_of = [k for k, part in enumerate(parts) for _ in part.batch_rows(BATCH)]
         self.alive: list[Values] = [
-            {inputs[name]: array for name, array in data.feed(rows).items()} for rows in self.rows
+            {inputs[name]: array for name, array in feed.items()}
+            for part in parts
+            for feed in part.batches(BATCH)
         ]
         self.at = 0
 
-    def values(self, wanted: Sequence[ir.Value]) -> Iterator[list[np.ndarray]]:
+    def values(
+        self, wanted: Sequence[ir.Value], part: int | None = None
+    ) -> Iterator[list[np.ndarray]]:
         """Values, batch by batch; the nodes that make them must not be behind the checkpoint's last use of them.
+
+        Args:
+            wanted: The values.
+            part: Of which part of the samples; None: of all.
 
         Raises:
             ModelError: onnxruntime does not run the nodes.
         """
         held = [value for value in wanted if value in self.alive[0]]
         made = [value for value in dict.fromkeys(wanted) if value not in self.alive[0]]
-        part = self._part(made) if made else None
-        for values in self.alive:
+        rest = self._nodes_for(made) if made else None
+        for number, values in zip(self.part_of, self.alive, strict=True):
+            if part is not None and number != part:
+                continue
             found = {value: values[value] for value in held}
-            if part is not None:
-                found.update(part(values))
+            if rest is not None:
+                found.update(rest(values))
             yield [found[value] for value in wanted]
+
+    def is_past(self, node: ir.Node) -> bool:
+        """Whether the checkpoint is behind a node already."""
+        return self.at > self.place[node]
 
     def advance(self, node: ir.Node) -> None:
         """Moves the checkpoint to just before a node, if the memory allows."""
@@ -85,9 +99,9 @@ class Walk:
             return
         new = [value for value in needed if value not in self.alive[0]]
         if new:
-            part = self._part(new)
+            rest = self._nodes_for(new)
             for values in self.alive:
-                values.update(part(values))
+                values.update(rest(values))
         keep = set(needed)
         for values in self.alive:
             for value in [value for value in values if value not in keep]:
@@ -99,7 +113,7 @@ class Walk:
         made = [v for node in self.nodes[self.at : target] for v in node.outputs if v.name]
         return [v for v in (*self.alive[0], *made) if self.last.get(v, -1) >= target]
 
-    def _part(self, wanted: Sequence[ir.Value]) -> _Part:
+    def _nodes_for(self, wanted: Sequence[ir.Value]) -> _Nodes:
         """The nodes between the checkpoint and some values, as a model of their own."""
         queue, chosen = list(wanted), set[ir.Node]()
         takes: dict[ir.Value, None] = {}
@@ -120,10 +134,10 @@ class Walk:
         nodes = sorted(
             chosen, key=lambda node: self.place.get(node, -1)
         )  # -1: a constant added since
-        return _Part(self, nodes, list(takes), list(weights), list(wanted))
+        return _Nodes(self, nodes, list(takes), list(weights), list(wanted))
 
 
-class _Part:
+class _Nodes:
     """Some nodes as an onnxruntime session."""
 
     def __init__(

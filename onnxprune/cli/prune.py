@@ -71,9 +71,9 @@ __all__ = ["prune"]
 @click.option(
     "--scope",
     type=click.Choice(["layer", "global"]),
-    default="layer",
-    show_default=True,
-    help="What competes with what: the channels or weights of one layer, or of the whole model.",
+    default=None,
+    help="What competes with what: the channels or weights of one layer, or of the whole model. With a target layer "
+    "leaves the same share of every layer (default: global for channels with a target, else layer).",
 )
 @DATA
 @click.option(

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut
-from onnxprune.errors import NothingToPruneError, OptionError
+from onnxprune.errors import NothingToPruneError, OnnxPruneError, OptionError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.balance import balanced
 from onnxprune.plan.budget import COSTS, Target
-from onnxprune.plan.channels import channel_scores, choose, kept_counts, step_of
+from onnxprune.plan.channels import choose, kept_counts, step_of
 from onnxprune.plan.reach import Pace
+from onnxprune.plan.recipe import Recipe
 from onnxprune.plan.saliency import channel_saliencies
-from onnxprune.plan.second_order import Calibrations, Pricing
-from onnxprune.plan.widths import shrink_to, shrink_to_counts
+from onnxprune.plan.second_order import Calibrations
+from onnxprune.plan.widths import shrink_evenly, shrink_to, shrink_to_counts
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.hardware import channel_step
-from onnxprune.runtime.shelf import Kept
 from onnxprune.sampling import signed_sums
-from onnxprune.scores import Context, get_criterion
+from onnxprune.scores import get_criterion
 from onnxprune.scores.moved import Outputs
-from onnxprune.scores.obs import Consumers
+from onnxprune.scores.obs import Consumers, Fitted
 
 __all__ = ["Choice", "search"]
 
@@ -36,12 +36,13 @@ class Choice:
 
     Attributes:
         keep: Which indices each Dim keeps, where it loses some.
-        fitted: Where a criterion knows, the weights that make up for what goes, by node of the model: (G, M, columns
-            left).
+        fitted: Where a criterion knows, what makes up for what goes, by node of the model.
+        way: How it was chosen, in words.
     """
 
     keep: Keep
-    fitted: Mapping[ir.Node, Kept] = field(default_factory=dict)
+    fitted: Mapping[ir.Node, Fitted] = field(default_factory=dict)
+    way: str = ""
 
     def same(self, other: Choice) -> bool:
         """Whether the two keep the same."""
@@ -57,13 +58,13 @@ def search(
     data: Dataset | None,
     progress: Progress,
     dead: Keep | None = None,
-    pricings: Sequence[Pricing] = (Pricing(),),
+    recipes: Sequence[Recipe] | None = None,
     calibrations: Calibrations | None = None,
 ) -> list[Choice]:
-    """What each Dim keeps: one answer, or where widths are free and `obs` prices them, one for each pricing.
+    """What each Dim keeps: one answer for each recipe; those that come to the same are one.
 
-    Those that lead to the same are one. Where a criterion on gradients knows several ways, that one is taken whose
-    outputs are nearest to the original's on the samples.
+    Where a criterion on gradients knows several ways, that one is taken whose outputs are nearest to the original's on
+    the samples.
 
     Args:
         tracing: The model.
@@ -72,61 +73,89 @@ def search(
         data: Samples, for criteria that run the model.
         progress: Where long work is shown.
         dead: What stays of Dims with indices that go before all others.
-        pricings: What errors are worth, see `onnxprune.plan.second_order`.
+        recipes: Ways to choose; None: the one that the options name. Of several, those that cannot be carried out here
+            are left out.
         calibrations: What an earlier search of the same model on the same data found.
 
     Raises:
         NothingToPruneError: The target is out of reach.
         OptionError: The criterion needs data, and there are none.
     """
-    every: Iterator[tuple[Consumers, str | None]]
-    if options.criterion == "obs":
+    recipes = recipes or [Recipe(options.criterion, options.scope)]
+    second_order = None
+    if any(recipe.criterion == "obs" for recipe in recipes):
         if data is None:
             raise OptionError("the criterion obs runs the model on samples: give some with --data")
-        magnitude = channel_scores(tracing, dims, get_criterion("magnitude"), Context(options.seed))
+        bare = replace(options, criterion="magnitude")
+        shares = _shares(channel_saliencies(tracing, dims, bare, data, progress))
         known = calibrations or Calibrations()
-        priced = known(tracing, dims, _shares(magnitude), data, options, progress)
-        free = options.target is not None or options.scope == "global"
-        every = (
-            (priced.consumers(each), each.saves) for each in (pricings if free else pricings[:1])
-        )
-    elif get_criterion(options.criterion).signed:
-        sums = signed_sums(tracing, [info.dim for info in dims], options, data, progress)
-        every = ((each, None) for each in sums)
-    else:
-        scores = channel_saliencies(tracing, dims, options, data, progress)
-        dims = [info for info in dims if info.dim in scores]
-        if options.target is None:
-            return [Choice(choose(scores, _counts(tracing, dims, scores, options), dead))]
-        every = iter([(Consumers([], _shares(scores)), None)])
-    found, pace = list[Choice](), Pace(tracing, options.providers)
-    for each, saves in every:
-        choice = _chosen(tracing, dims, options, each, saves, pace, progress, dead or {})
-        if not any(choice.same(other) for other in found):
-            found.append(choice)
-    if len(found) > 1 and options.criterion != "obs" and data is not None:
-        outputs = Outputs(tracing.model, data, options.providers)
-        with progress.step("trying"):
-            return [min(found, key=lambda choice: outputs.moved(cut(tracing, choice.keep)))]
+        second_order = known(tracing, dims, shares, data, options, progress)
+    found, failed = list[Choice](), list[OnnxPruneError]()
+    pace = Pace(tracing, options.providers)
+    for recipe in recipes:
+        one = replace(options, criterion=recipe.criterion)
+        try:
+            if recipe.criterion == "obs":
+                assert second_order is not None
+                every: Sequence[Consumers] = [second_order.consumers(recipe.pricing)]
+            elif get_criterion(recipe.criterion).signed:
+                every = signed_sums(tracing, [info.dim for info in dims], one, data, progress)
+            else:
+                scores = channel_saliencies(tracing, dims, one, data, progress)
+                if options.target is None:
+                    mine = [info for info in dims if info.dim in scores]
+                    return [Choice(choose(scores, _counts(tracing, mine, scores, one), dead))]
+                every = [Consumers([], _shares(scores))]
+            ends = [
+                _chosen(tracing, dims, options, recipe, each, pace, progress, dead or {})
+                for each in every
+            ]
+        except OnnxPruneError as error:  # such as no gradient, or out of reach with equal shares
+            failed.append(error)
+            continue
+        choice = _nearest(tracing, ends, options, data, progress)
+        if any(choice.same(other) for other in found):
+            continue
+        if second_order is not None and recipe.criterion != "obs":
+            choice = replace(choice, fitted=second_order.made_up(choice.keep))
+        found.append(choice)
+    if not found:
+        raise failed[0]
     return found
+
+
+def _nearest(
+    tracing: Tracing,
+    ends: Sequence[Choice],
+    options: PruneOptions,
+    data: Dataset | None,
+    progress: Progress,
+) -> Choice:
+    """Of several ends of one recipe that whose outputs are nearest to the original's on the samples."""
+    if data is None or all(ends[0].same(other) for other in ends[1:]):
+        return ends[0]
+    outputs = Outputs(tracing.model, data, options.providers)
+    with progress.step("trying"):
+        return min(ends, key=lambda choice: outputs.moved(cut(tracing, choice.keep)))
 
 
 def _chosen(
     tracing: Tracing,
     dims: Sequence[DimInfo],
     options: PruneOptions,
+    recipe: Recipe,
     consumers: Consumers,
-    saves: str | None,
     pace: Pace,
     progress: Progress,
     dead: Keep,
 ) -> Choice:
     """What is left once enough has gone, the dead first."""
+    dims = [info for info in dims if info.dim in consumers.left]
     for dim, mask in dead.items():
         if dim in consumers.left:
             consumers.remove(dim, np.flatnonzero(~mask))
     if options.target is not None:
-        _reach(tracing, dims, options, options.target, consumers, saves, pace, progress)
+        _reach(tracing, dims, options, options.target, recipe, consumers, pace, progress)
     else:
         with progress.step("choosing channels"):
             losses = (
@@ -135,7 +164,7 @@ def _chosen(
                 else {}
             )
             shrink_to_counts(consumers, _counts(tracing, dims, losses, options))
-    return Choice(consumers.keep(), consumers.fitted())
+    return Choice(consumers.keep(), consumers.fitted(), str(recipe))
 
 
 def _counts(
@@ -164,12 +193,12 @@ def _reach(
     dims: Sequence[DimInfo],
     options: PruneOptions,
     target: Target,
+    recipe: Recipe,
     consumers: Consumers,
-    saves: str | None,
     pace: Pace,
     progress: Progress,
 ) -> None:
-    saved = replace(target, kind=saves or target.kind)
+    saved = replace(target, kind=recipe.pricing.saves or target.kind)
     steps = {info.dim: step_of(info, replace(options, target=saved)) for info in dims}
     least = {info.dim: options.min_channels for info in dims}
     with progress.step("choosing channels", total=sum(info.size for info in dims)) as advance:
@@ -177,7 +206,8 @@ def _reach(
             left = pace.reach(consumers, target.value, steps, least, saved.kind, advance)
         else:
             cost = COSTS[target.kind](tracing)
-            left = shrink_to(consumers, cost, target.value, steps, least, advance)
+            shrink = shrink_to if recipe.scope == "global" else shrink_evenly
+            left = shrink(consumers, cost, target.value, steps, least, advance)
     if left > target.value:
         raise NothingToPruneError(
             f"the target {target} is out of reach: with everything cut that may be, {left:.3f} of the {target.kind} are"

@@ -2,6 +2,7 @@
 
 An error that a re-fit leaves is seen too small on the samples that it was fitted on, and most so where a layer has many
 columns and few positions: deep in a network. So what an error does to the outputs is measured on samples held aside.
+What it does in a model that was cut from another is taken to be what it did there.
 
 A sensitivity tells what an error is worth while all else is whole. Where much goes, errors add up and later layers are
 re-fitted around those before them, and the bare relative error says more. `trust` is how far the measurement counts:
@@ -16,14 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.calibrate import Contraction, collect, contractions
-from onnxprune.dims import Dim, DimInfo, Tracing, leaves
+from onnxprune.dims import Dim, DimInfo, Keep, Tracing, leaves
 from onnxprune.options import PruneOptions
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.shelf import Shelf
-from onnxprune.scores.obs import Consumer, Consumers, Curve
+from onnxprune.scores.obs import Consumer, Consumers, Curve, Fitted
 from onnxprune.scores.sensitivity import sensitivities
 
 __all__ = ["Calibrations", "Pricing", "SecondOrder", "second_order"]
@@ -77,6 +79,14 @@ class SecondOrder:
         ]
         return Consumers(priced, self.fallback)
 
+    def made_up(self, keep: Keep) -> dict[ir.Node, Fitted]:
+        """What makes up for indices that others have chosen, by node."""
+        consumers = self.consumers(Pricing())
+        for dim, mask in keep.items():
+            if dim in consumers.left:
+                consumers.remove(dim, np.flatnonzero(~mask))
+        return consumers.fitted()
+
 
 def second_order(
     tracing: Tracing,
@@ -85,6 +95,7 @@ def second_order(
     data: Dataset,
     options: PruneOptions,
     progress: Progress,
+    known: Mapping[str, Curve] | None = None,
 ) -> SecondOrder:
     """Gathers both in two walks through the model.
 
@@ -95,6 +106,7 @@ def second_order(
         data: Samples.
         options: Seed and providers.
         progress: Where the walks are shown.
+        known: Curves of contractions by the name of what they give, where they need not be measured.
     """
     chosen = frozenset(info.dim for info in dims)
     wanted = [
@@ -106,7 +118,11 @@ def second_order(
     shelf = Shelf(MEMORY)
     seen = collect(tracing, wanted, used, progress, options.providers, options.seed)
     whole = [Consumer(each, Curve(), chosen, shelf) for each in seen]
-    curves = sensitivities(tracing, whole, aside, progress, options.providers)
+    found = {each.contraction: (known or {}).get(each.contraction.name) for each in whole}
+    curves = {contraction: curve for contraction, curve in found.items() if curve is not None}
+    new = [each for each in whole if each.contraction not in curves]
+    if new:
+        curves.update(sensitivities(tracing, new, aside, progress, options.providers))
     return SecondOrder(whole, curves, fallback)
 
 
@@ -114,10 +130,14 @@ class Calibrations:
     """What `second_order` found, kept as long as it is asked about the same Dims of the same model.
 
     One of these goes with one data set and one seed.
+
+    Args:
+        curves: Curves of contractions by the name of what they give, measured in the model that this one was cut from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, curves: Mapping[str, Curve] | None = None) -> None:
         self._known: tuple[frozenset[Dim], SecondOrder] | None = None
+        self._curves = curves or {}
 
     def __call__(
         self,
@@ -131,9 +151,15 @@ class Calibrations:
         """See `second_order`."""
         chosen = frozenset(info.dim for info in dims)
         if self._known is None or self._known[0] != chosen:
-            found = second_order(tracing, dims, fallback, data, options, progress)
+            found = second_order(tracing, dims, fallback, data, options, progress, self._curves)
             self._known = (chosen, found)
         return self._known[1]
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """What errors in contractions are worth, by the name of what they give."""
+        found = {} if self._known is None else self._known[1].curves
+        return {contraction.name: curve for contraction, curve in found.items()}
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -19,10 +19,12 @@ from onnxprune.dims import Dim
 from onnxprune.plan.budget import Cost
 from onnxprune.scores.obs import Consumers
 
-__all__ = ["shrink_to", "shrink_to_counts"]
+__all__ = ["shrink_evenly", "shrink_to", "shrink_to_counts"]
 
 PORTION = 48
 """One in so many of its indices a Dim loses at a time, and without rounding that many it proposes."""
+SHARES = 10
+"""How often the share that every Dim keeps is halved in on."""
 
 SLACK = 0.02
 """Of the target: a block that leaves less goes only where no other will do."""
@@ -114,6 +116,35 @@ def shrink_to(
         for other in sorted(consumers.neighbours(dim), key=order.__getitem__):
             propose(other)
     return cost.total(kept) / whole
+
+
+def shrink_evenly(
+    consumers: Consumers,
+    cost: Cost,
+    target: float,
+    steps: Mapping[Dim, int],
+    least: Mapping[Dim, int],
+    advance: Callable[[int], None] = lambda _n: None,
+) -> float:
+    """The same with as large a share of every Dim as the target leaves; see `shrink_to`."""
+
+    def counts(share: float) -> dict[Dim, int]:
+        found = {}
+        for dim, step in steps.items():
+            wanted = max(int(share * dim.size) // step * step, least[dim], 1)
+            found[dim] = min(wanted, len(consumers.left[dim]))
+        return found
+
+    low, high, whole = 0.0, 1.0, cost.total({})
+    for _ in range(SHARES):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if cost.total(counts(middle)) <= target * whole else (low, middle)
+        )
+    final = counts(low)
+    shrink_to_counts(consumers, final)
+    advance(sum(dim.size - count for dim, count in final.items()))
+    return cost.total(final) / whole
 
 
 def shrink_to_counts(consumers: Consumers, counts: Mapping[Dim, int]) -> None:

@@ -3,11 +3,13 @@
 from onnxprune.recover.bias import correct_biases
 from onnxprune.recover.compensate import compensate
 from onnxprune.recover.lstsq import Refitted, fit, refit
+from onnxprune.recover.original import Original
 from onnxprune.recover.sparse import Fraction
 from onnxprune.recover.zeros import compensate_zeros
 
 __all__ = [
     "Fraction",
+    "Original",
     "Refitted",
     "compensate",
     "compensate_zeros",

@@ -1,4 +1,4 @@
-"""The weights that a criterion knows to make up for the indices that went, written into the pruned model."""
+"""What a criterion knows to make up for the indices that went, written into the pruned model."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import onnx_ir as ir
 
 from onnxprune.calibrate.views import store
 from onnxprune.dims import Keep, Tracing
-from onnxprune.recover.jobs import affected_jobs
-from onnxprune.runtime.shelf import Kept
+from onnxprune.recover.jobs import affected_jobs, own_bias, twin_groups
+from onnxprune.scores.obs import Fitted
 
 __all__ = ["compensate"]
 
 
 def compensate(
-    tracing: Tracing, keep: Keep, pruned: ir.Model, fitted: Mapping[ir.Node, Kept]
+    tracing: Tracing, keep: Keep, pruned: ir.Model, fitted: Mapping[ir.Node, Fitted]
 ) -> None:
-    """Writes them, in place, where they fit; other weights stay.
+    """Writes weights and biases, in place, where they fit; others stay.
 
     Args:
         tracing: The model that was cut.
         keep: What was kept of it.
         pruned: What `cut` made of the two.
-        fitted: Weights by node of the model that was cut, (G, M, columns left); M before the cut.
+        fitted: What makes up, by node of the model that was cut; its outputs are those before the cut.
     """
     for job in affected_jobs(tracing, keep, pruned):
         if job.each.node not in fitted:
             continue
-        weight = job.view.read()
-        rows = _rows(fitted[job.each.node].read(), job.outputs)
-        groups = job.twin.attributes.get_int("group", 1) if job.each.kind == "conv" else 1
-        if rows is not None and rows.shape == job.each.matrix(weight, groups).shape:
-            store(job.view, job.each.weight(rows, weight.shape))
+        found, weight = fitted[job.each.node], job.view.read()
+        rows = _rows(found.weight.read(), job.outputs)
+        if rows is None or rows.shape != job.each.matrix(weight, twin_groups(job)).shape:
+            continue
+        store(job.view, job.each.weight(rows, weight.shape))
+        bias = own_bias(job)
+        if bias is not None and found.shift.size == job.outputs.size:
+            bias.write(bias.read() + found.shift.reshape(-1)[job.outputs], job.ir_version)
 
 
 def _rows(matrix: np.ndarray, outputs: np.ndarray) -> np.ndarray | None:

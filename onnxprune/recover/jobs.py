@@ -18,7 +18,7 @@ from onnxprune.calibrate.contraction import Contraction, contractions
 from onnxprune.calibrate.views import View, view_of
 from onnxprune.dims import Keep, Tracing, keep_mask
 
-__all__ = ["Job", "affected_jobs", "bias_place", "channels_left", "twin_groups"]
+__all__ = ["Job", "affected_jobs", "bias_place", "own_bias", "twin_groups"]
 
 Array = np.ndarray
 
@@ -71,7 +71,7 @@ def _job(
     twins: dict[str, ir.Node],
     found: Sequence[Contraction],
 ) -> Job | None:
-    """What to fit, and to what; None where the weight is shared, or its twin is read differently."""
+    """What to fit, and to what; None where the weight is shared, its twin is read differently, or positions went."""
     assert each.output is not None
     twin = twins.get(each.output.name or "")
     value = twin.inputs[each.index] if twin is not None else None
@@ -86,6 +86,10 @@ def _job(
         theirs = twins.get(node.outputs[0].name or "")
         if theirs is not None:
             target, other = node.outputs[0], theirs.inputs[k]
+    axes = tracing.axes.get(target, ())
+    place = {"conv": 1, "left": len(axes) - 2}.get(each.kind, len(axes) - 1)
+    if not all(keep_mask(axis, keep).all() for k, axis in enumerate(axes) if k != place):
+        return None
     inputs = np.repeat(keep_mask(each.input_axis, keep), each.taps)
     outputs = keep_mask(each.output_axis, keep)
     rank = len(tracing.measured.shapes[target])
@@ -146,17 +150,14 @@ def _affected(tracing: Tracing, keep: Keep, found: Sequence[Contraction]) -> lis
     return list(touched.values())
 
 
-def channels_left(target: Array, job: Job) -> Array:
-    """The original's values at the outputs that are left."""
-    if job.outputs.all():
-        return target
-    axis = 1 if job.each.kind == "conv" else -2 if job.each.kind == "left" else -1
-    return np.compress(job.outputs, target, axis=axis)
-
-
 def bias_place(job: Job, make: bool = False) -> Bias | None:
     """Where a constant is added to what the twin gives; `make`: an Add may be put behind a matrix product."""
     return bias_of(job.each, job.twin, int(job.outputs.sum()), make=make)
+
+
+def own_bias(job: Job) -> Bias | None:
+    """The same, unless it is added to a sum of two branches: that is no matter of one."""
+    return None if job.each.bias is None and job.other is not None else bias_place(job)
 
 
 def twin_groups(job: Job) -> int:

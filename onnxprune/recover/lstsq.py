@@ -31,15 +31,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate.collect import walk_of
 from onnxprune.calibrate.moments import Sums
 from onnxprune.calibrate.views import store
 from onnxprune.dims import Keep, Tracing
 from onnxprune.graph import clone
 from onnxprune.progress import Progress
-from onnxprune.recover.jobs import Job, affected_jobs, bias_place, twin_groups
-from onnxprune.recover.ridge import Ridge, best_shrinkage, error, shift
-from onnxprune.recover.rows import Rows, Run
+from onnxprune.recover.jobs import Job, affected_jobs, own_bias, twin_groups
+from onnxprune.recover.original import Original
+from onnxprune.recover.ridge import Errors, Ridge, best_ridge, shift
+from onnxprune.recover.rows import Rows
 from onnxprune.runtime.dataset import Dataset, hold_aside
 
 __all__ = ["Refitted", "fit", "refit"]
@@ -91,50 +91,42 @@ def refit(
         providers: onnxruntime providers by name.
         seed: Of the positions looked at where there are many.
     """
-    used, aside = hold_aside(data, ASIDE, seed) if len(data) >= FEWEST else (data, None)
-    if aside is None:
-        return fit(tracing, keep, pruned, used, progress, providers, seed)
-    trial = fit(tracing, keep, clone(pruned), used, progress, providers, seed, aside)
-    share = len(used) / len(data)  # more samples ask for less
-    known = [each.shrinkage * share for each in trial]
-    return fit(tracing, keep, pruned, data, progress, providers, seed, shrinkages=known)
+    parts = hold_aside(data, ASIDE, seed) if len(data) >= FEWEST else (data,)
+    original = Original(tracing, parts, providers, seed)
+    if len(parts) == 1:
+        return fit(original, keep, pruned, progress)
+    trial = fit(original, keep, clone(pruned), progress)
+    share = len(parts[0]) / len(data)  # more samples ask for less
+    return fit(original, keep, pruned, progress, [each.shrinkage * share for each in trial])
 
 
 def fit(
-    tracing: Tracing,
+    original: Original,
     keep: Keep,
     pruned: ir.Model,
-    data: Dataset,
     progress: Progress,
-    providers: Sequence[str] = ("cpu",),
-    seed: int = 0,
-    aside: Dataset | None = None,
     shrinkages: Sequence[float] | None = None,
 ) -> list[Refitted]:
     """One pass of `refit`, in place.
 
     Args:
-        tracing: The original.
+        original: What to repair towards, and the samples: the first part is fitted on, the second chooses the lambdas.
         keep: What was kept of it.
         pruned: What `cut` made of the two.
-        data: Samples to fit on.
         progress: Where it is shown.
-        providers: onnxruntime providers by name.
-        seed: Of the positions looked at where there are many.
-        aside: Samples that choose the lambdas.
-        shrinkages: The lambdas, where they are known.
+        shrinkages: The lambdas, where they are known; all samples are fitted on then.
     """
-    jobs, done = affected_jobs(tracing, keep, pruned), []
-    parts = [data] if aside is None else [data, aside]
-    runs = [
-        Run(jobs, walk_of(tracing, part, providers), walk_of(tracing, part, providers, pruned))
-        for part in parts
-    ]
+    jobs, done = affected_jobs(original.tracing, keep, pruned), []
+    walk, parts = original.walk(pruned), range(len(original.parts))
     with progress.step("re-fitting", total=len(jobs)) as advance:
         for k, job in enumerate(jobs):
-            rows = [run.rows(k, len(data), seed) for run in runs]
-            given = None if shrinkages is None else shrinkages[k]
-            done.append(_solve(job, rows[0], rows[1] if aside is not None else None, given))
+            goal = original.goal(job)
+            walk.advance(job.twin)
+            if shrinkages is not None:
+                done.append(_solve(job, Rows(job, goal, walk, parts), None, shrinkages[k]))
+            else:
+                used, *aside = (Rows(job, goal, walk, [part]) for part in parts)
+                done.append(_solve(job, used, aside[0] if aside else None, None))
             advance(1)
     return done
 
@@ -142,37 +134,37 @@ def fit(
 def _solve(job: Job, used: Rows, aside: Rows | None, shrinkage: float | None) -> Refitted:
     weight = job.view.read()
     w0 = job.each.matrix(weight, twin_groups(job))
-    behind = job.each.bias is None  # what an Add adds to a sum of two branches is no matter of one
-    place = None if behind and job.other is not None else bias_place(job)
+    place = own_bias(job)
     seen = used.sums() if place is not None else used.sums().raw()
+    errors = Errors(seen)
     if shrinkage is None and aside is not None:
         unseen = aside.sums() if place is not None else aside.sums().raw()
-        shrinkage = best_shrinkage(seen, unseen, w0)
-    shrinkage = DEFAULT if shrinkage is None else shrinkage
-    ridge = Ridge(seen, w0, shrinkage)
-    fitted = ridge.fit(seen)
-    old, new = error(seen, w0), error(seen, fitted)
+        ridge = best_ridge(errors, Errors(unseen), w0)
+    else:
+        ridge = Ridge(errors.covariance, w0, DEFAULT if shrinkage is None else shrinkage)
+    fitted, shrinkage = ridge.fit(errors.cross), ridge.shrinkage
+    old, new = errors(w0), errors(fitted)
     if used.behind is None or place is None:
         bias = shift(seen, fitted)
     else:
-        fitted, bias = _around(used, seen, ridge)
+        fitted, bias = _around(used, seen, ridge, fitted)
     name = job.view.source.name or ""
     if not np.isfinite(fitted).all():
         return Refitted(name, old, old, shrinkage)
     store(job.view, job.each.weight(fitted, weight.shape))
     if place is not None:
-        place.write(bias.reshape(-1) + (place.read() if behind else 0), job.ir_version)
+        before = place.read() if job.each.bias is None else 0  # behind what is fitted
+        place.write(bias.reshape(-1) + before, job.ir_version)
     return Refitted(name, old, new, shrinkage)
 
 
-def _around(rows: Rows, seen: Sums, ridge: Ridge) -> tuple[Array, Array]:
-    """Fits to what can be told behind alone: weights (G, M, K) and biases (G, M)."""
-    w = ridge.fit(seen)
+def _around(rows: Rows, seen: Sums, ridge: Ridge, w: Array) -> tuple[Array, Array]:
+    """Fits to what can be told behind alone, from the plain fit on: weights (G, M, K) and biases (G, M)."""
     found = ahead = (w, shift(seen, w))
     pace = 1.0
     for _ in range(ROUNDS):
         sums = rows.towards(seen, *ahead)
-        w = ridge.fit(sums)
+        w = ridge.fit(sums.cross())
         last, found = found, (w, shift(sums, w))
         faster = (1 + math.sqrt(1 + 4 * pace**2)) / 2
         momentum, pace = (pace - 1) / faster, faster

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.calibrate.moments import Sums
 
-__all__ = ["Ridge", "best_shrinkage", "error", "shift"]
+__all__ = ["Errors", "Ridge", "best_ridge", "shift"]
 
 LAMBDAS = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """Shrinkage towards the weights there are, tried in turn."""
@@ -14,26 +14,39 @@ LAMBDAS = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 Array = np.ndarray
 
 
+class Errors:
+    """What weights miss the targets of some sums by."""
+
+    def __init__(self, sums: Sums) -> None:
+        self.covariance, self.cross = sums.covariance(), sums.cross()
+        self.variance = float((sums.tt / sums.count - (sums.t / sums.count) ** 2).sum())
+
+    def __call__(self, w: Array) -> float:
+        """Squared error with the best bias, relative to the variance of the target."""
+        linear, square = float((w * self.cross).sum()), float(((w @ self.covariance) * w).sum())
+        return (self.variance - 2 * linear + square) / max(self.variance, 1e-30)
+
+
 class Ridge:
     """The regression towards some weights, factored once for many targets.
 
     Args:
-        sums: Of x.
+        covariance: Of x, (G, K, K).
         w0: The weights, (G, M, K).
         shrinkage: Lambda.
     """
 
-    def __init__(self, sums: Sums, w0: Array, shrinkage: float) -> None:
-        covariance = sums.covariance()
+    def __init__(self, covariance: Array, w0: Array, shrinkage: float) -> None:
+        self.shrinkage = shrinkage
         penalty = _penalty(covariance) * shrinkage
         self._inverse = np.linalg.inv(
             covariance + penalty[:, :, None] * np.eye(covariance.shape[-1])
         )
         self._towards = w0 * penalty[:, None, :]
 
-    def fit(self, sums: Sums) -> Array:
-        """The weights that do best with the targets of some sums, (G, M, K)."""
-        found: Array = (sums.cross() + self._towards) @ self._inverse
+    def fit(self, cross: Array) -> Array:
+        """The weights that do best where x and the targets have this covariance: both (G, M, K)."""
+        found: Array = (cross + self._towards) @ self._inverse
         return found
 
 
@@ -43,29 +56,26 @@ def shift(sums: Sums, w: Array) -> Array:
     return found
 
 
-def error(sums: Sums, w: Array) -> float:
-    """Squared error of w with the best bias, relative to the variance of the target."""
-    a, b = sums.covariance(), sums.cross()
-    variance = float((sums.tt / sums.count - (sums.t / sums.count) ** 2).sum())
-    squares = variance - 2 * float((w * b).sum()) + float(((w @ a) * w).sum())
-    return squares / max(variance, 1e-30)
-
-
-def best_shrinkage(seen: Sums, unseen: Sums, w0: Array) -> float:
-    """The lambda that does best on samples that were not fitted on."""
-    known: dict[int, float] = {}
+def best_ridge(seen: Errors, unseen: Errors, w0: Array) -> Ridge:
+    """The regression with the lambda that does best on samples that were not fitted on."""
+    missed: dict[int, float] = {}
+    found: dict[int, Ridge] = {}
 
     def miss(k: int) -> float:
-        if k not in known:
-            known[k] = error(unseen, Ridge(seen, w0, LAMBDAS[k]).fit(seen))
-        return known[k]
+        if k not in missed:
+            ridge = Ridge(seen.covariance, w0, LAMBDAS[k])
+            missed[k] = unseen(ridge.fit(seen.cross))
+            if missed[k] == min(missed.values()):
+                found.clear()  # of large layers one is enough to hold
+                found[k] = ridge
+        return missed[k]
 
     best = len(LAMBDAS) // 2
     while True:  # the error has one minimum along lambda
         around = range(max(best - 1, 0), min(best + 2, len(LAMBDAS)))
         lowest = min(around, key=miss)
         if lowest == best:
-            return LAMBDAS[best]
+            return found[best] if best in found else Ridge(seen.covariance, w0, LAMBDAS[best])
         best = lowest
 
 

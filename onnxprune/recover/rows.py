@@ -1,19 +1,19 @@
-"""What a contraction of the pruned model reads, and what it should give, as they come while both models are walked."""
+"""What a contraction of the pruned model reads, and what it should give, as they come while it is walked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from onnxprune.calibrate.moments import Sums, positions_seen
+from onnxprune.calibrate.moments import Sums
 from onnxprune.calibrate.walk import Walk
-from onnxprune.recover.behind import Behind, behind
-from onnxprune.recover.jobs import Job, channels_left, twin_groups
+from onnxprune.recover.jobs import Job, twin_groups
+from onnxprune.recover.original import Goal
 
-__all__ = ["Rows", "Run"]
+__all__ = ["Rows"]
 
 KEPT = 256 << 20
 """Bytes of rows that are kept from one time to the next."""
@@ -43,41 +43,20 @@ class Batch(NamedTuple):
         return sum(array.nbytes for array in (self.x, self.t, *(self.right or ()), *more))
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Some samples on their way through the pruned model, and through the original.
-
-    Attributes:
-        jobs: What is to be repaired.
-        before: In the original.
-        after: In the pruned model.
-    """
-
-    jobs: Sequence[Job]
-    before: Walk
-    after: Walk
-
-    def rows(self, number: int, samples: int, seed: int) -> Rows:
-        """Goes as far as a contraction; `samples` is how many there are in all."""
-        job = self.jobs[number]
-        self.before.advance(job.each.node)
-        self.after.advance(job.twin)
-        return Rows(job, self, samples, seed)
-
-
 class Rows:
     """What a contraction reads and should give, batch by batch: read again each time, unless it is little.
 
-    Attributes:
-        behind: What follows the target, where that does not tell all apart.
+    Args:
+        job: The contraction.
+        goal: What it should give.
+        walk: Through the pruned model; has come as far as the contraction.
+        parts: Which parts of the samples.
     """
 
-    def __init__(self, job: Job, run: Run, samples: int, seed: int) -> None:
-        self.job, self.run, self.samples, self.seed = job, run, samples, seed
+    def __init__(self, job: Job, goal: Goal, walk: Walk, parts: Sequence[int]) -> None:
+        self.job, self.goal, self.walk, self.parts = job, goal, walk, parts
         self.kept: list[Batch] | None = None
-        axis = {"conv": 1 - job.rank, "left": -2}.get(job.each.kind, -1)
-        found = behind(job.target, axis, job.rank, len(job.outputs))
-        self.behind: Behind | None = None if found is None else found.of(job.outputs)
+        self.behind = None if goal.behind is None else goal.behind.of(job.outputs)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.kept is not None:
@@ -114,26 +93,22 @@ class Rows:
         return replace(sums, t=targets.t, tt=targets.tt, tx=targets.tx)
 
     def _read(self) -> Iterator[Batch]:
-        job, run = self.job, self.run
-        each, weight = job.each, job.view.read()
-        groups, kernel = twin_groups(job), weight.shape[2:]
-        columns = each.matrix(weight, groups).shape[2]
+        job, each, where = self.job, self.job.each, self.goal.where
+        kernel, groups = job.view.shape[2:], twin_groups(job)
         needed = [job.data] if job.other is None else [job.data, job.other]
-        where, first = None, True
-        for mine, theirs in zip(
-            run.after.values(needed), run.before.values([job.target]), strict=True
-        ):
-            x, t = mine[0], channels_left(theirs[0], job)
-            if first:
-                positions = each.positions(x, kernel)
-                where = positions_seen(each, columns, self.samples, positions, self.seed)
-                first = False
-            maps = [t, *mine[1:]]
-            if self.behind is not None and self.behind.pool is not None:
-                maps += self.behind.heard(t)
-            goal, *more = (each.outputs(y, where, groups) for y in maps)
-            other = more.pop(0) if job.other is not None else None
-            right = None
-            if self.behind is not None:
-                right = self.behind.interval(*(more or (goal, goal)))
-            yield Batch(each.inputs(x, where, kernel, groups), goal, right, other)
+        for part in self.parts:
+            goals, start = self.goal.parts[part].read(), 0
+            for data, *more in self.walk.values(needed, part):
+                x = each.inputs(data, where, kernel, groups)
+                end = start + x.shape[1]
+                t, *heard = (_left(goal[start:end], job.outputs, groups) for goal in goals)
+                other = each.outputs(more[0], where, groups) if more else None
+                right = None if self.behind is None else self.behind.interval(*(heard or (t, t)))
+                yield Batch(x, t, right, other)
+                start = end
+
+
+def _left(rows: Array, channels: Array, groups: int) -> Array:
+    """The channels that are left, by group: (rows, channels) -> (G, rows, channels of a group)."""
+    left = rows if channels.all() else np.compress(channels, rows, axis=1)
+    return np.ascontiguousarray(left.reshape(len(left), groups, -1).transpose(1, 0, 2))

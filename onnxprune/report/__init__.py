@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow
+from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow, TrialRow
 from onnxprune.report.terminal import render
 from onnxprune.report.write import pending_json, write_json, write_report
 
@@ -13,6 +13,7 @@ __all__ = [
     "Report",
     "StepRow",
     "TensorRow",
+    "TrialRow",
     "pending_json",
     "render",
     "write_json",

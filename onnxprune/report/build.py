@@ -20,7 +20,7 @@ from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import Target
 from onnxprune.plan.channels import macs_left
 from onnxprune.plan.weight_plan import WeightPlan
-from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow
+from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow, TrialRow
 from onnxprune.runtime.measure import Measured
 from onnxprune.validate.compare import Comparison
 from onnxprune.validate.equality import TOLERANCE, Equality
@@ -43,6 +43,7 @@ def report(
     keep: Keep | None = None,
     losses: Mapping[Dim, tuple[float, ...]] | None = None,
     weight_plan: WeightPlan | None = None,
+    trials: tuple[TrialRow, ...] = (),
     steps: tuple[StepRow, ...] = (),
     checks: tuple[Check, ...] = (),
     notes: tuple[str, ...] = (),
@@ -70,6 +71,7 @@ def report(
         if tracing is not None
         else (),
         tensors=_tensor_rows(weight_plan),
+        trials=trials,
         steps=steps,
         frozen=_frozen(tracing, options) if tracing is not None else {},
         skipped=dict(weight_plan.skipped) if weight_plan is not None else {},

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Check", "Cost", "DimRow", "Report", "StepRow", "TensorRow"]
+__all__ = ["Check", "Cost", "DimRow", "Report", "StepRow", "TensorRow", "TrialRow"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,27 @@ class StepRow:
 
 
 @dataclass(frozen=True)
+class TrialRow:
+    """One cut that was repaired and judged on samples held aside, among others that leave as much.
+
+    Attributes:
+        route: The stage it is of, such as `2 of 3`, or `at once`; `repair` where other repairs of the best are tried.
+        left: The fraction of the original that it leaves, in what the target counts in.
+        way: How it was chosen.
+        repair: How it was repaired.
+        error: How far its outputs are from the original's (see `onnxprune.scores.distance`).
+        taken: Whether it went on.
+    """
+
+    route: str
+    left: float
+    way: str
+    repair: str
+    error: float
+    taken: bool = False
+
+
+@dataclass(frozen=True)
 class Check:
     """One thing that was measured on onnxruntime.
 
@@ -138,6 +159,7 @@ class Report:
         after: What the output costs.
         dims: One row a Dim.
         tensors: One row a zeroed tensor.
+        trials: One row a cut that was tried, in the order in which they were made.
         steps: One row a step of progressive pruning, the original first.
         frozen: Why indices cannot be cut, and how many indices each reason holds, most first.
         skipped: Weights left alone by name, with the reason.
@@ -155,6 +177,7 @@ class Report:
     after: Cost | None = None
     dims: tuple[DimRow, ...] = ()
     tensors: tuple[TensorRow, ...] = ()
+    trials: tuple[TrialRow, ...] = ()
     steps: tuple[StepRow, ...] = ()
     frozen: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)

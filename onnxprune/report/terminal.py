@@ -18,6 +18,7 @@ from onnxprune.report.columns import columns, count
 from onnxprune.report.data import DimRow, Report
 from onnxprune.report.sensitivity import sensitivity_plot, sensitivity_table
 from onnxprune.report.steps import steps_curve, steps_table
+from onnxprune.report.trials import trials_table
 
 __all__ = ["headline", "render", "show"]
 
@@ -58,6 +59,7 @@ def show(report: Report, console: Console, *, verbose: bool) -> None:
     console.print(Text(headline(report), style="bold"))
     parts = (
         _costs,
+        trials_table,
         steps_table,
         steps_curve,
         _dims,

@@ -9,7 +9,7 @@ Arrays come in one of two layouts, told apart by their rank:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -227,10 +227,16 @@ def _check_array(array: np.ndarray, spec: InputSpec, stacked: bool) -> None:
             )
     if array.dtype.kind in "fcV" and (bad := _count_nan(array)):
         raise DataError(f"{where} has {bad} NaN values; the data must be free of them")
+    if array.dtype.kind in "fV" and (bad := _count(np.isposinf, array)):  # -inf masks
+        raise DataError(f"{where} has {bad} infinite values; the data must be free of them")
 
 
 def _count_nan(array: np.ndarray) -> int:
-    return sum(int(np.count_nonzero(np.isnan(part))) for part in array)
+    return _count(np.isnan, array)
+
+
+def _count(what: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> int:
+    return sum(int(np.count_nonzero(what(part))) for part in array)
 
 
 def _fixed_batch(specs: Sequence[InputSpec]) -> int | None:

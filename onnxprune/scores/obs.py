@@ -31,7 +31,7 @@ from onnxprune.calibrate import Contraction, Observed
 from onnxprune.dims import Axis, Dim, leaves, positions
 from onnxprune.runtime.shelf import Kept, Shelf
 
-__all__ = ["SHRINKAGE", "Consumer", "Consumers", "Curve", "shrunk"]
+__all__ = ["SHRINKAGE", "Consumer", "Consumers", "Curve", "Fitted", "shrunk"]
 
 SHRINKAGE = 1e-3
 """Of H towards a multiple of the identity, relative to its mean diagonal element."""
@@ -72,6 +72,19 @@ class Curve:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What makes up for the columns of a contraction that went.
+
+    Attributes:
+        weight: (G, M, columns left).
+        shift: What is to be added to the bias, so that the mean stays: float64 (G, M).
+    """
+
+    weight: Kept
+    shift: Array
+
+
 class Consumer:
     """A contraction while indices of what it reads, and of what it gives, go one after the other.
 
@@ -92,6 +105,8 @@ class Consumer:
         w, covariance = each.matrix(each.view.read()), seen.sums.covariance()
         energy = float(np.einsum("gmk,gkl,gml->", w, covariance, w, optimize=True))
         self.energy = max(energy, SMALLEST)
+        self._means = seen.sums.x / seen.sums.count
+        self._given = np.einsum("gmk,gk->gm", w, self._means)
         self._set(w, np.linalg.inv(shrunk(covariance, seen.sums.independent)))
         self.columns = {dim: _columns(each, dim, each.input_axis, each.taps) for dim in dims}
         self.columns = {dim: found for dim, found in self.columns.items() if found}
@@ -112,9 +127,10 @@ class Consumer:
         return self._w.read()
 
     @property
-    def weight(self) -> Kept:
-        """The same on its shelf."""
-        return self._w
+    def fitted(self) -> Fitted:
+        """The weight on its shelf, and what goes with it."""
+        means = self._means[:, self.place >= 0]
+        return Fitted(self._w, self._given - np.einsum("gmk,gk->gm", self.w, means))
 
     @property
     def inverse(self) -> Array:
@@ -299,10 +315,14 @@ class Consumers:
         self.left[dim] = np.setdiff1d(self.left[dim], indices)
         return loss
 
-    def fitted(self) -> dict[ir.Node, Kept]:
-        """The weights that made up for what went, (G, M, columns that are left), by node."""
-        every = (c for c in self.consumers if c.contraction.output is not None)
-        return {c.contraction.node: c.weight for c in every}
+    def fitted(self) -> dict[ir.Node, Fitted]:
+        """What made up for what went, by node; not where so few rows were met that it would not do for others."""
+        every = (
+            c
+            for c in self.consumers
+            if c.contraction.output is not None and c.rows_met >= c.contraction.columns
+        )
+        return {c.contraction.node: c.fitted for c in every}
 
     def neighbours(self, dim: Dim) -> set[Dim]:
         """The Dims whose losses change when this one loses indices."""

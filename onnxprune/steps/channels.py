@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -12,8 +12,9 @@ from onnxprune.dims.solver import freeze
 from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
+from onnxprune.plan.recipe import Recipe
 from onnxprune.plan.search import Choice, search
-from onnxprune.plan.second_order import Calibrations, Pricing
+from onnxprune.plan.second_order import Calibrations
 from onnxprune.progress import Progress
 from onnxprune.recover import compensate
 from onnxprune.report import build
@@ -21,6 +22,7 @@ from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import Measured, measure
 from onnxprune.sampling import loss_note
+from onnxprune.scores.obs import Curve
 from onnxprune.steps.dead import Dead, without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair, samples_to_fit
@@ -66,8 +68,22 @@ class Ready:
     calibrations: Calibrations = field(default_factory=Calibrations)
 
 
-def ready(model: ir.Model, data: Dataset | None, options: PruneOptions, clock: Clock) -> Ready:
-    """Measures and traces a model, and finds what is dead in it."""
+def ready(
+    model: ir.Model,
+    data: Dataset | None,
+    options: PruneOptions,
+    clock: Clock,
+    curves: Mapping[str, Curve] | None = None,
+) -> Ready:
+    """Measures and traces a model, and finds what is dead in it.
+
+    Args:
+        model: The model.
+        data: Samples.
+        options: What may be cut.
+        clock: Adds up the seconds of what is done.
+        curves: What errors were worth in the model that it was cut from, see `onnxprune.plan.second_order`.
+    """
     with clock.step("measure"):
         given = {} if data is None else data.shapes_of_one
         measured = measure(model, {**given, **options.shapes})
@@ -75,7 +91,8 @@ def ready(model: ir.Model, data: Dataset | None, options: PruneOptions, clock: C
         tracing = trace(model, measured)
     with clock.step("fold"):
         dead = without_dead(tracing, options)
-    return Ready(measured, dead, (*dead.notes, *loss_note(model, data, options)))
+    notes = (*dead.notes, *loss_note(model, data, options))
+    return Ready(measured, dead, notes, Calibrations(curves))
 
 
 def alternatives(
@@ -84,9 +101,9 @@ def alternatives(
     options: PruneOptions,
     progress: Progress,
     clock: Clock,
-    pricings: Sequence[Pricing] = (Pricing(),),
+    recipes: Sequence[Recipe] | None = None,
 ) -> list[Outcome]:
-    """A model cut, proven and not repaired: in one way, or one for each pricing.
+    """A model cut, proven and not repaired: in one way, or one for each recipe.
 
     Dims whose cut turns out inexact are left whole, and the rest is chosen anew.
 
@@ -100,7 +117,7 @@ def alternatives(
             dims = candidates(tracing, options)
             gone = {dim: mask for dim, mask in dead.keep.items() if dim.frozen is None}
             choices = _choices(
-                tracing, dims, gone, options, data, progress, pricings, ground.calibrations
+                tracing, dims, gone, options, data, progress, recipes, ground.calibrations
             )
         found, guilty = [], set[Dim]()
         for choice in choices:
@@ -123,6 +140,7 @@ def alternatives(
                     keep,
                     chosen,
                     choice.fitted,
+                    choice.way,
                     checks=checks,
                 )
             )
@@ -148,14 +166,14 @@ def _choices(
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
-    pricings: Sequence[Pricing],
+    recipes: Sequence[Recipe] | None,
     calibrations: Calibrations,
 ) -> list[Choice]:
     if dead and (not dims or (options.target is None and options.fraction == 0)):
         return [Choice({})]
     if not dims:
         raise NothingToPruneError(build.nothing_to_prune(tracing, options))
-    found = search(tracing, dims, options, data, progress, dead, pricings, calibrations)
+    found = search(tracing, dims, options, data, progress, dead, recipes, calibrations)
     if not found[0].keep and not dead and options.target is None and options.fraction > 0:
         raise NothingToPruneError(
             f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"

@@ -23,12 +23,12 @@ from onnxprune.plan.channels import candidates, macs_left
 from onnxprune.plan.compose import compose, compose_masks
 from onnxprune.plan.granularity import Channel
 from onnxprune.plan.reach import Stopwatch
-from onnxprune.plan.second_order import Pricing
+from onnxprune.plan.recipe import Recipe
 from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.plan.zero import check_zeroed, zero
 from onnxprune.progress import Progress
 from onnxprune.recover import compensate
-from onnxprune.report import Check, Cost, build
+from onnxprune.report import Check, Cost, TrialRow, build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
@@ -55,11 +55,15 @@ class Stage(Generic[Gone]):
         model: The model.
         gone: What of the original is gone.
         notes: What the user should know.
+        way: How it was chosen, in words.
+        trials: What was tried on the way to it.
     """
 
     model: ir.Model
     gone: Gone
     notes: tuple[str, ...] = ()
+    way: str = ""
+    trials: tuple[TrialRow, ...] = ()
 
 
 class Line(Protocol[Gone]):
@@ -152,7 +156,7 @@ class Channels:
         data: Dataset,
         progress: Progress,
         clock: Clock,
-        pricings: Sequence[Pricing] = (Pricing(),),
+        recipes: Sequence[Recipe] | None = None,
     ) -> list[Stage[ChannelsKept]]:
         """The next model, cut in different ways, see `onnxprune.steps.channels.alternatives`.
 
@@ -163,7 +167,7 @@ class Channels:
             return [Stage(clone(stage.model), stage.gone)]
         try:
             ground = self._ready(stage, data, options, clock)
-            every = alternatives(ground, data, options, progress, clock, pricings)
+            every = alternatives(ground, data, options, progress, clock, recipes)
         except NothingToPruneError:
             if self.options.target is None:  # after rounding; a later step may be large enough
                 return [Stage(clone(stage.model), stage.gone)]
@@ -174,16 +178,16 @@ class Channels:
             gone = compose(self.tracing, stage.gone, done.tracing, done.keep)
             if self.options.recover in ("lstsq", "finetune"):
                 compensate(done.tracing, done.keep, done.pruned, done.fitted)
-            found.append(Stage(done.pruned, gone, done.notes))
+            found.append(Stage(done.pruned, gone, done.notes, done.way))
         return found
 
     def _ready(
         self, stage: Stage[ChannelsKept], data: Dataset, options: PruneOptions, clock: Clock
     ) -> Ready:
-        """The stage's model ready to be cut; of the original it is kept for the next time."""
+        """The stage's model ready to be cut; of the original it is kept, and what errors are worth there for all."""
         if stage.model is not self.start().model:
-            self._first = None
-            return ready(stage.model, data, options, clock)
+            curves = None if self._first is None else self._first[1].calibrations.curves
+            return ready(stage.model, data, options, clock, curves)
         if self._first is None or self._first[0] is not data:
             self._first = (data, ready(stage.model, data, options, clock))
         return self._first[1]
@@ -266,6 +270,7 @@ class Channels:
             stage.gone,
             checks=(*self.dead.checks, build.proof_check(proof)),
             notes=stage.notes,
+            trials=stage.trials,
         )
 
     def to_json(self, gone: ChannelsKept) -> Mapping[str, list[int]]:

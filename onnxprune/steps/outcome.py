@@ -12,10 +12,10 @@ from onnxprune.dims import Keep, Tracing
 from onnxprune.options import PruneOptions
 from onnxprune.plan.removal import copies, removed
 from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
-from onnxprune.report import Check, StepRow
+from onnxprune.report import Check, StepRow, TrialRow
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import Measured
-from onnxprune.runtime.shelf import Kept
+from onnxprune.scores.obs import Fitted
 
 __all__ = ["Outcome", "channels_plan"]
 
@@ -32,9 +32,11 @@ class Outcome:
         keep: What is kept of them.
         chosen: Whether anything goes but what was dead.
         fitted: What a criterion knows to make up for the rest, see `onnxprune.recover.compensate`.
+        way: How it was chosen, in words.
         zeroed: What became zero; None where channels were removed.
         checks: What was proven.
         notes: What else the user should know.
+        trials: What was tried on the way.
         steps: The steps, where there were any, the original first.
         aside: Samples that no step has seen; None where all were used.
     """
@@ -45,10 +47,12 @@ class Outcome:
     tracing: Tracing | None = None
     keep: Keep = field(default_factory=dict)
     chosen: bool = False
-    fitted: Mapping[ir.Node, Kept] = field(default_factory=dict)
+    fitted: Mapping[ir.Node, Fitted] = field(default_factory=dict)
+    way: str = ""
     zeroed: WeightPlan | None = None
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
+    trials: tuple[TrialRow, ...] = ()
     steps: tuple[StepRow, ...] = ()
     aside: Dataset | None = None
 

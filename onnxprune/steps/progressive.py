@@ -65,7 +65,7 @@ def progressive(
     line = line_of(model, used, options)
     trials = None
     if isinstance(line, Channels) and are_made(options):
-        trials = Trials(line, used, options, clock)
+        trials = Trials(line, used, options, clock, options.steps or 1)
     yardstick = Yardstick(model, aside, options.providers)
     count = options.steps or 1
     plan = amounts(final_amount(options), count, options.schedule)

@@ -1,10 +1,11 @@
 """To a target in stages, each the best of a few: what a prediction cannot tell is tried.
 
 What a channel is worth is predicted where the model stands, and the further a cut goes the less that holds. So a large
-cut is made of some smaller ones, each predicted anew on the model that the one before has left, re-fitted. And at every
-stage the widths are chosen in a few ways (see `Pricing`); all are re-fitted, and the one goes on whose outputs are
-nearest to the original's on samples that neither chose nor fitted it. Where a trial takes little, more are made, and
-some of all in one cut: what went at a stage does not come back. The best is re-fitted once more, on all samples.
+cut is made of some smaller ones, each predicted anew on the model that the one before has left, repaired. And at every
+stage a few cuts are made (`onnxprune.steps.candidates` lists how); those that come out best are re-fitted, and the one
+goes on whose outputs are nearest to the original's then, on samples that neither chose nor repaired it. Where a trial
+takes little, more are made, and some of all in one cut: what went at a stage does not come back. On the best that comes
+out other repairs are tried, and what does best is done once more, on all samples.
 """
 
 from __future__ import annotations
@@ -13,45 +14,45 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import onnx_ir as ir
+
 from onnxprune.calibrate import contractions
 from onnxprune.graph import clone
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import macs_left
 from onnxprune.plan.granularity import Channel
-from onnxprune.plan.second_order import Pricing
 from onnxprune.progress import Prefixed, Progress
-from onnxprune.recover import Refitted, fit
+from onnxprune.recover import Original, Refitted, correct_biases, fit
+from onnxprune.report import TrialRow
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.scores.moved import Outputs
+from onnxprune.steps.candidates import CHEAP, MOVES, REFITTED, SAME, Repair, recipes, repairs
 from onnxprune.steps.line import Channels, ChannelsKept, Stage
 from onnxprune.steps.repair import samples_to_fit
+from onnxprune.train.augment import copies, is_images
+from onnxprune.train.harmless import recognised
 
-__all__ = ["Reached", "Trials", "are_made", "pricings", "route"]
+__all__ = ["Reached", "Trials", "are_made", "route"]
 
-TRUSTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STAGE = 0.82
 """What a stage leaves of a model, about."""
 MOST_STAGES = 3
-TILT = 0.7
-MOST_TILTS = 12
-EFFORT = 3e9
-"""MACs over all samples that all tilted trials of a stage may take in one pass."""
 LAYER = 5e7
 """MACs that it takes as long to compute as to handle a layer."""
 ASIDE = 0.25
 FEWEST = 16
 """With fewer samples than this, what was fitted on them is judged on them."""
+NONE = Repair("none")
 
 
 def are_made(options: PruneOptions) -> bool:
     """Whether widths are free, priced by `obs`, and repaired towards what a target leaves."""
-    target = options.target
     return (
         isinstance(options.granularity, Channel)
         and options.criterion == "obs"
-        and target is not None
-        and not options.limits_drop
+        and options.target is not None
         and options.recover in ("lstsq", "finetune")
         and options.rewind == "none"
     )
@@ -69,64 +70,68 @@ def route(left: float, target: float) -> tuple[float, ...]:
     return tuple(left * ratio ** (k / count) for k in range(1, count + 1))
 
 
-def pricings(effort: float, kind: str = "macs") -> tuple[Pricing, ...]:
-    """The ways to price errors that are tried at every stage, more where a trial takes little effort.
-
-    Args:
-        effort: MACs that one pass of all samples through the model takes.
-        kind: What the target counts. Of a latency fewer trusts are tried, and one by the MACs that it saves.
-    """
-    more = min(MOST_TILTS, int(EFFORT // max(effort, 1.0)))
-    tilted = (Pricing(TRUSTS[k % len(TRUSTS)], TILT, k) for k in range(more))
-    if kind == "latency":
-        return (*(Pricing(trust) for trust in TRUSTS[1:-1]), Pricing(saves="macs"), *tilted)
-    return (*(Pricing(trust) for trust in TRUSTS), *tilted)
-
-
 @dataclass(frozen=True)
 class Reached:
-    """A cut, re-fitted.
+    """A cut, repaired.
 
     Attributes:
-        raw: Before the re-fit.
+        raw: Before the repair.
         fitted: After it.
-        refitted: What the re-fit did.
+        refitted: What a re-fit did; nothing where only biases were corrected.
+        repair: How it was repaired.
         error: How far the outputs are from the original's.
-        notes: What led there.
     """
 
     raw: Stage[ChannelsKept]
     fitted: Stage[ChannelsKept]
     refitted: Sequence[Refitted]
+    repair: Repair
     error: float
-    notes: tuple[str, ...] = ()
 
 
 class Trials:
-    """Samples to fit on, samples to judge on, and the ways to price errors.
+    """Samples to fit on, samples to judge on, and what is tried.
 
     Args:
         line: The original.
         data: Samples, without labels.
         options: What to prune, how far, and how it is recovered.
         clock: Adds up the seconds of what is done.
+        runs: How many shares are going to be reached.
     """
 
-    def __init__(self, line: Channels, data: Dataset, options: PruneOptions, clock: Clock) -> None:
+    def __init__(
+        self,
+        line: Channels,
+        data: Dataset,
+        options: PruneOptions,
+        clock: Clock,
+        runs: int = 1,
+    ) -> None:
         self._line, self._options, self._clock = line, options, clock
         every = samples_to_fit(data, options)
-        self._every = every
-        few = len(every) < FEWEST
-        self._used, self._aside = (every, every) if few else hold_aside(every, ASIDE, options.seed)
-        original = line.start().model
-        self._outputs = Outputs(original, self._aside, options.providers)
-        effort = macs_left(line.tracing, {}) * len(every)
-        assert options.target is not None
-        self._ways = pricings(effort + LAYER * len(contractions(line.tracing)), options.target.kind)
-        self._cheap = any(way.tilt for way in self._ways)
+        self._parts: tuple[Dataset, ...] = (every,)
+        if len(every) >= FEWEST:
+            self._parts = hold_aside(every, ASIDE, options.seed)
+        self._outputs = Outputs(line.start().model, self._parts[-1], options.providers)
+        effort = macs_left(line.tracing, {}) * len(every) * runs
+        self._recipes = recipes(options, effort + LAYER * len(contractions(line.tracing)) * runs)
+        self._repairs = repairs(options, self._moves(every) if effort <= CHEAP else ())
+        self._originals = dict[Repair, Original]()
+
+    def _moves(self, data: Dataset) -> tuple[str, ...]:
+        """How images may be moved and still be what they were; empty where they may not."""
+        if data.stacked or not any(is_images(array) for array in data.inputs.values()):
+            return ()
+        model, options = self._line.start().model, self._options
+
+        def same(ways: tuple[str, ...]) -> float:
+            return recognised(model, data, ways, options.providers, options.seed)
+
+        return next((ways for ways in MOVES if same(ways) >= SAME), ())
 
     def reach(self, stage: Stage[ChannelsKept], share: float, progress: Progress) -> Reached:
-        """The best cut found that leaves a share of the original, re-fitted on all samples.
+        """The best cut found that leaves a share of the original, repaired on all samples.
 
         Args:
             stage: Where to go on from.
@@ -136,78 +141,101 @@ class Trials:
         Raises:
             NothingToPruneError: Nothing can be cut, or the share is out of reach.
         """
-        ways = [route(self._line.left(stage), share)]
-        if self._cheap and len(ways[0]) > 1:
-            ways.append((share,))
-        ends = [self._along(way, stage, progress) for way in ways]
+        routes = [route(self._line.left(stage), share)]
+        tilted = any(recipe.pricing.tilt for recipe in self._recipes)
+        if tilted and len(routes[0]) > 1:
+            routes.append((share,))
+        ends = [self._along(each, stage, progress) for each in routes]
         best = min(ends, key=lambda end: end.error)
-        notes = tuple(note for end in ends for note in end.notes)
-        return self._on_all(replace(best, notes=notes), progress)
+        others = [self._repaired(best.raw, each, progress) for each in self._repairs[1:]]
+        found = min((best, *others), key=lambda trial: trial.error)
+        rows = [row for end in ends for row in end.fitted.trials]
+        rows += _rows("repair", share, others, found)
+        return self._on_all(found, best.fitted.notes, tuple(rows), progress)
 
     def _along(
-        self, way: Sequence[float], stage: Stage[ChannelsKept], progress: Progress
+        self, shares: Sequence[float], stage: Stage[ChannelsKept], progress: Progress
     ) -> Reached:
         """The last of some stages that leave these shares, each going on from the best of the one before."""
-        notes = list[str]()
-        for number, share in enumerate(way, 1):
-            shown = (
-                Prefixed(progress, f"stage {number} of {len(way)}: ") if len(way) > 1 else progress
-            )
+        rows, notes = list[TrialRow](), list[str]()
+        for number, share in enumerate(shares, 1):
+            name = f"{number} of {len(shares)}" if len(shares) > 1 else "at once"
+            shown = Prefixed(progress, f"stage {name}: ") if len(shares) > 1 else progress
             every = self._tried(stage, share, shown)
-            best = min(every, key=lambda trial: trial.error)
+            best = min(every[:REFITTED], key=lambda trial: trial.error)
+            rows += _rows(name, share, every, best)
+            notes += best.raw.notes
             stage = best.fitted
-            notes += [*best.raw.notes, self._note(way, share, every)]
-        return replace(best, notes=tuple(notes))
+        return replace(best, fitted=replace(best.fitted, notes=tuple(notes), trials=tuple(rows)))
 
     def _tried(self, stage: Stage[ChannelsKept], share: float, progress: Progress) -> list[Reached]:
-        line = self._line
-        found = []
-        for raw in line.alternatives(
-            stage, 1 - share, self._used, progress, self._clock, self._ways
-        ):
-            fitted, done = self._fitted(raw, self._used, progress, aside=self._aside)
-            found.append(Reached(raw, fitted, done, self._outputs.moved(fitted.model)))
-        return found
-
-    def _on_all(self, best: Reached, progress: Progress) -> Reached:
-        """Re-fitted on the samples that judged it, too."""
-        fitted, done = best.fitted, best.refitted
-        if self._used is not self._every:
-            known = [each.shrinkage * len(self._used) / len(self._every) for each in done]
-            fitted, done = self._fitted(best.raw, self._every, progress, shrinkages=known)
-        note = f"{len(done)} weights were re-fitted on {len(self._every)} samples"
-        notes = tuple(dict.fromkeys((*best.notes, note)))
-        return replace(best, fitted=replace(fitted, notes=notes), refitted=done)
-
-    def _fitted(
-        self,
-        stage: Stage[ChannelsKept],
-        data: Dataset,
-        progress: Progress,
-        aside: Dataset | None = None,
-        shrinkages: Sequence[float] | None = None,
-    ) -> tuple[Stage[ChannelsKept], list[Refitted]]:
-        """The stage with a model of its own, re-fitted, and how."""
-        model = clone(stage.model)
-        with self._clock.step("recover"):
-            done = fit(
-                self._line.tracing,
-                stage.gone,
-                model,
-                data,
-                progress,
-                self._options.providers,
-                self._options.seed,
-                None if aside is data else aside,
-                shrinkages,
-            )
-        return Stage(model, stage.gone), done
-
-    def _note(self, way: Sequence[float], share: float, every: Sequence[Reached]) -> str:
-        assert self._options.target is not None
-        errors = sorted(trial.error for trial in every)
-        kind = "in stages" if len(way) > 1 else "at once"
-        return (
-            f"{kind}, to {share:.3f} of the {self._options.target.kind}: the outputs moved by {errors[0]:.3g} with the"
-            f" best of {len(errors)} cuts, by {errors[-1]:.3g} with the worst"
+        """Every recipe; the cuts that do best as they are made are re-fitted, and come first."""
+        cuts = self._line.alternatives(
+            stage, 1 - share, self._parts[0], progress, self._clock, self._recipes
         )
+        with self._clock.step("judge"):
+            bare = [Reached(raw, raw, (), NONE, self._outputs.moved(raw.model)) for raw in cuts]
+        bare.sort(key=lambda trial: trial.error)
+        done = [self._repaired(each.raw, self._repairs[0], progress) for each in bare[:REFITTED]]
+        return [*done, *bare[REFITTED:]]
+
+    def _repaired(
+        self,
+        raw: Stage[ChannelsKept],
+        repair: Repair,
+        progress: Progress,
+        shrinkages: Sequence[float] | None = None,
+    ) -> Reached:
+        """A cut with a model of its own, repaired and judged."""
+        done = list[Refitted]()
+        with self._clock.step("recover"):
+            if repair.method == "bias":
+                model = self._line.rewound(raw.gone)
+                self._correct(model, raw.gone, progress)
+            else:
+                model = clone(raw.model)
+                done = fit(self._original(repair), raw.gone, model, progress, shrinkages)
+        return Reached(raw, Stage(model, raw.gone), done, repair, self._outputs.moved(model))
+
+    def _correct(self, model: ir.Model, gone: ChannelsKept, progress: Progress) -> None:
+        tracing, data, options = self._line.tracing, self._parts[0], self._options
+        correct_biases(tracing, gone, model, data, progress, options.providers, options.seed)
+
+    def _original(self, repair: Repair) -> Original:
+        """The original with the samples of a repair."""
+        if repair not in self._originals:
+            options, parts = self._options, list(self._parts)
+            if repair.copies:
+                random = np.random.default_rng([options.seed, 2])
+                times, ways = 1 + repair.copies, repair.moves
+                moved = (copies(part.inputs, times, ways, random) for part in parts)
+                parts = [replace(p, inputs=m) for p, m in zip(parts, moved, strict=True)]
+            self._originals[repair] = Original(
+                self._line.tracing, parts, options.providers, options.seed
+            )
+        return self._originals[repair]
+
+    def _on_all(
+        self,
+        best: Reached,
+        notes: Sequence[str],
+        rows: tuple[TrialRow, ...],
+        progress: Progress,
+    ) -> Reached:
+        """Re-fitted on the samples that judged it, too."""
+        used, every = len(self._parts[0]), sum(len(part) for part in self._parts)
+        done, what = best, f"biases were corrected on {used} samples"
+        if best.repair.method == "lstsq":
+            what = f"{len(best.refitted)} weights were re-fitted on {every} samples"
+            if len(self._parts) > 1:
+                known = [each.shrinkage * used / every for each in best.refitted]
+                done = self._repaired(best.raw, best.repair, progress, known)
+        told = tuple(dict.fromkeys((*notes, what)))
+        return replace(done, fitted=replace(done.fitted, notes=told, trials=rows))
+
+
+def _rows(route: str, share: float, every: Sequence[Reached], best: Reached) -> list[TrialRow]:
+    return [
+        TrialRow(route, share, each.raw.way, str(each.repair), each.error, each is best)
+        for each in every
+    ]

@@ -1,8 +1,8 @@
 """The smallest model that loses no more accuracy than is allowed: a bisection over what is left.
 
-Every model tried is made from the original at once, repaired, and evaluated on samples that neither saw; it holds where
-the upper end of the interval around its drop does (see `validate.yardstick`). The more samples, the narrower that is
-and the further the search gets.
+Every model tried is made from the original as any target is reached (see `trials`), and evaluated on samples that
+nothing else saw; it holds where the upper end of the interval around its drop does (see `validate.yardstick`). The more
+samples, the narrower that is and the further the search gets.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from onnxprune.options import PruneOptions
 from onnxprune.progress import Prefixed, Progress
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.steps.line import line_of
+from onnxprune.steps.line import Channels, line_of
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.recovery import Worker, finished, first_row, split
 from onnxprune.steps.training import passes
+from onnxprune.steps.trials import Trials, are_made
 from onnxprune.validate.yardstick import Yardstick
 
 __all__ = ["within_drop"]
@@ -43,13 +44,16 @@ def within_drop(
     """
     used, aside = split(data, options)
     line = line_of(model, used, options)
+    trials = None
+    if isinstance(line, Channels) and are_made(options):
+        trials = Trials(line, used, options, clock, PROBES)
     yardstick = Yardstick(model, aside, options.providers)
     epochs = passes(used, options)
     best, rows = line.start(), [first_row(line, yardstick)]
     held, failed = 0.0, 1.0  # fractions of the original that are gone
     for number in range(1, PROBES + 1):
         shown = Prefixed(progress, f"model {number} of {PROBES}: ")
-        worker = Worker(line, options, used, None, yardstick, shown, clock)
+        worker = Worker(line, options, used, trials, yardstick, shown, clock)
         amount = (held + failed) / 2
         try:
             found, row = worker.step(line.start(), number, amount, epochs)

@@ -13,10 +13,11 @@ import onnx_ir as ir
 
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
+from onnxprune.scores.distance import scores_classes
 from onnxprune.train.augment import augment
 from onnxprune.validate.accuracy import accuracy_of
 
-__all__ = ["harmless"]
+__all__ = ["harmless", "recognised"]
 
 WAYS = ("flip", "crop")
 LOSS = 0.02
@@ -52,3 +53,30 @@ def harmless(
 
     whole = right(())
     return tuple(way for way in WAYS if right((way,)) >= whole - LOSS)
+
+
+def recognised(
+    model: ir.Model,
+    data: Dataset,
+    ways: Sequence[str],
+    providers: Sequence[str] = ("cpu",),
+    seed: int = 0,
+) -> float:
+    """The share of images that the network takes for what it took them for before they were moved.
+
+    Args:
+        model: A model whose first output holds scores of classes; of others the share is 0.
+        data: Samples.
+        ways: How they are moved, see `augment`.
+        providers: onnxruntime providers by name.
+        seed: Of how.
+    """
+    made, random = session(model, providers), np.random.default_rng([seed, 6])
+    same = 0
+    for feed in data.batches(BATCH):
+        before, after = run(made, feed)[0], run(made, augment(feed, ways, random))[0]
+        if not scores_classes(before):
+            return 0.0
+        rows = (scores.reshape(len(scores), -1).argmax(1) for scores in (before, after))
+        same += int(np.equal(*rows).sum())
+    return same / len(data)

@@ -58,7 +58,7 @@ def test_counts_are_shares_rounded_to_multiples(more: dict[str, object], kept: i
         (1, {"round_to": None}, [32, 16]),
         (3, {"round_to": None}, [32, 8]),
         (1, {}, [32, 8]),
-        (1, {"round_to": None, "target": "macs=0.5"}, [32, 8]),
+        (1, {"round_to": None, "target": "macs=0.5", "scope": "layer"}, [32, 8]),
     ],
 )
 def test_what_a_pointwise_convolution_sums_over_stays_a_block_wide(

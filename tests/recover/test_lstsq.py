@@ -13,7 +13,7 @@ from onnx import numpy_helper
 import onnxprune
 from onnxprune.dims import cut, trace
 from onnxprune.progress import Silent
-from onnxprune.recover import lstsq
+from onnxprune.recover import Original, lstsq
 from onnxprune.runtime.dataset import make_dataset
 from onnxprune.runtime.measure import measure
 from onnxprune.runtime.sessions import run, session
@@ -90,7 +90,7 @@ def test_a_relu_frees_the_fit_from_what_it_hides(
     def error(rounds: int) -> float:
         monkeypatch.setattr(lstsq, "ROUNDS", rounds)
         pruned = cut(tracing, keep)
-        (done,) = lstsq.fit(tracing, keep, pruned, data, Silent())
+        (done,) = lstsq.fit(Original(tracing, [data]), keep, pruned, Silent())
         assert done.name == "w"
         before, after = (run(session(each), {"x": x})[0] for each in (model, pruned))
         return float(((after - before) ** 2).sum())

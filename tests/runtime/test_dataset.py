@@ -127,10 +127,12 @@ def test_nan() -> None:
     assert refused({"x": x}, IMAGES).startswith("input 'x' has 2 NaN values")
 
 
-def test_infinite_values_are_fine() -> None:
+def test_infinite_values_are_fine_where_they_may_be_masks() -> None:
     x = random(2, 3, 8, 8)
     x[0] = -np.inf
     assert len(make_dataset({"x": x}, IMAGES)) == 2
+    x[1, 0, 0] = np.inf
+    assert refused({"x": x}, IMAGES).startswith("input 'x' has 8 infinite values")
 
 
 def test_strings() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,8 +12,20 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune.plan.second_order import Pricing
-from onnxprune.steps.trials import MOST_STAGES, MOST_TILTS, TRUSTS, pricings, route
+from onnxprune.options import PruneOptions
+from onnxprune.plan.recipe import Recipe
+from onnxprune.steps import candidates
+from onnxprune.steps.candidates import (
+    CHEAP,
+    EFFORT,
+    MOST_TILTS,
+    MOVES,
+    REFITTED,
+    TRUSTS,
+    recipes,
+    repairs,
+)
+from onnxprune.steps.trials import MOST_STAGES, route
 from tests.models import DIGITS
 
 RESNET = DIGITS / "digits_resnet.onnx"
@@ -28,21 +41,39 @@ def test_stages_leave_equal_shares_of_the_one_before() -> None:
         np.testing.assert_allclose(ratios, ratios[0])
 
 
-def test_where_a_trial_takes_little_more_are_made() -> None:
-    assert len(pricings(1e15)) == len(TRUSTS)
-    few = pricings(1.0)
-    assert len(set(few)) == len(TRUSTS) + MOST_TILTS
-    assert few[: len(TRUSTS)] == pricings(1e15)
-    assert Pricing() in few
+def asked(target: str = "macs=0.5", **more: Any) -> PruneOptions:
+    return PruneOptions.of(data="calib.npz", target=target, **more)
+
+
+def test_where_a_trial_takes_little_more_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "EFFORT", EFFORT)
+    monkeypatch.setattr(candidates, "CHEAP", CHEAP)
+    few, many = recipes(asked(), 1e15), recipes(asked(), 1.0)
+    assert len(few) == len(TRUSTS) + 2
+    assert len(set(many)) == len(few) + MOST_TILTS + 1
+    assert set(few) <= set(many)
+    assert Recipe() in few
+    assert {each.moves for each in repairs(asked(), MOVES[0])} == {(), MOVES[0]}
+    assert not any(each.copies for each in repairs(asked(), ()))
+
+
+def test_what_is_named_is_not_tried_otherwise() -> None:
+    assert {each.criterion for each in recipes(asked(criterion="obs"), 1.0)} == {"obs"}
+    assert {each.scope for each in recipes(asked(scope="layer"), 1.0)} == {"layer"}
+    assert {each.method for each in repairs(asked(recover="lstsq"), MOVES[0])} == {"lstsq"}
+    assert {each.method for each in repairs(asked(), MOVES[0])} == {"lstsq", "bias"}
 
 
 def test_a_latency_is_tried_by_macs_too() -> None:
-    found = pricings(1e15, "latency")
-    assert {each.saves for each in found} == {None, "macs"}
+    found = recipes(asked("latency=0.5"), 1e15)
+    assert {each.pricing.saves for each in found} == {None, "macs"}
     assert len(found) <= len(TRUSTS)
 
 
-def test_the_stages_together_are_the_plans_cut(tmp_path: Path) -> None:
+def test_the_stages_together_are_the_plans_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.steps.trials.CHEAP", CHEAP)
     out, plan = tmp_path / "out.onnx", tmp_path / "plan.json"
     report = onnxprune.prune(
         RESNET,
@@ -54,8 +85,15 @@ def test_the_stages_together_are_the_plans_cut(tmp_path: Path) -> None:
     )
     assert report.after is not None
     assert 0.45 < report.after.macs / report.before.macs <= 0.5
-    staged = [note for note in report.notes if note.startswith("in stages")]
-    assert len(staged) == len(route(1.0, 0.5))
+    taken = [row for row in report.trials if row.taken and " of " in row.route]
+    assert [row.left for row in taken] == pytest.approx(route(1.0, 0.5))
+    for row in taken:
+        stage = [each for each in report.trials if each.route == row.route]
+        refitted = [each.error for each in stage if each.repair == "lstsq"]
+        assert len(refitted) == REFITTED < len(stage)
+        assert row.error == min(refitted)
+    repaired = {row.repair for row in report.trials if row.route == "repair"}
+    assert repaired == {"bias", "lstsq, 4 copies by crop"}  # a mirrored digit is none
     removed = json.loads(plan.read_text())["removed"]
     before = {t.name: numpy_helper.to_array(t).shape for t in onnx.load(RESNET).graph.initializer}
     after = {t.name: numpy_helper.to_array(t).shape for t in onnx.load(out).graph.initializer}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 
 import onnxprune
+from onnxprune.dims import Tracing
 from onnxprune.errors import NothingToPruneError
 from onnxprune.plan import second_order
 from tests.models import DIGITS
@@ -48,17 +50,22 @@ def test_what_nothing_reaches_is_refused_and_how_close_it_came_is_said(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_probes_share_their_calibration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[int] = []
-    real = second_order.second_order
+def test_no_model_is_calibrated_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[ir.Model] = []
+    measured: list[int] = []
+    gather, feel = second_order.second_order, second_order.sensitivities
 
-    def counted(*arguments: Any) -> Any:
-        calls.append(1)
-        return real(*arguments)
+    def counted(tracing: Tracing, *arguments: Any) -> Any:
+        calls.append(tracing.model)
+        return gather(tracing, *arguments)
+
+    def felt(*arguments: Any) -> Any:
+        measured.append(1)
+        return feel(*arguments)
 
     monkeypatch.setattr(second_order, "second_order", counted)
+    monkeypatch.setattr(second_order, "sensitivities", felt)
     report = prune(tmp_path / "o.onnx", target="drop=0.05")
     assert len(report.steps) > 3
-    assert len(calls) == 1
+    assert len({id(model) for model in calls}) == len(calls) > 1
+    assert len(measured) == 1  # of the original, for all models cut from it

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.train.harmless import harmless
+from onnxprune.train.harmless import harmless, recognised
 from tests.train.steps import digits
 
 
@@ -47,6 +47,9 @@ def test_a_way_is_harmless_where_answers_stay_right(rows: bool, expected: tuple[
 def test_digits_are_not_to_be_mirrored() -> None:
     model, data = digits("resnet")
     assert "flip" not in harmless(model, data)
+    assert recognised(model, data, ()) == 1
+    assert recognised(model, data, ("crop",)) > 0.9
+    assert recognised(model, data, ("flip",)) < 0.8
 
 
 def test_numbers_as_labels_say_nothing() -> None:
