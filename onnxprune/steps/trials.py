@@ -209,7 +209,9 @@ class Trials:
                 random = np.random.default_rng([options.seed, 2])
                 times, ways = 1 + repair.copies, repair.moves
                 moved = (copies(part.inputs, times, ways, random) for part in parts)
-                parts = [replace(p, inputs=m) for p, m in zip(parts, moved, strict=True)]
+                parts = [
+                    replace(p, inputs=m, labels=None) for p, m in zip(parts, moved, strict=True)
+                ]
             self._originals[repair] = Original(
                 self._line.tracing, parts, options.providers, options.seed
             )
