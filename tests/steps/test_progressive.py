@@ -80,10 +80,13 @@ def test_each_step_goes_as_far_as_the_schedule_says(tmp_path: Path) -> None:
     assert top1(tmp_path / "o.onnx") > 0.97
 
 
-def test_a_repair_at_every_step_keeps_most_of_the_accuracy(tmp_path: Path) -> None:
+def test_a_repair_at_every_step_keeps_most_of_the_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # with all trials that users get
     out = tmp_path / "o.onnx"
     prune(out, target="macs=0.08", steps=4)
-    assert top1(out) > 0.9  # .927 of 450 images on 2026-11-27; such cuts differ by .03 by chance
+    assert top1(out) > 0.93
     prune(out, target="macs=0.08", steps=4, criterion="magnitude", recover="none")
     assert top1(out) < 0.5
 
