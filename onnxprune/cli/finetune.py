@@ -71,9 +71,11 @@ __all__ = ["finetune"]
     "samples or more).",
 )
 @click.option("--label-smoothing", "smoothing", type=float, help="Default 0.")
-@click.option("--temperature", type=float, help="Of following class scores (default 2).")
 @click.option(
-    "--alpha", type=float, help="Share of the teacher where there are labels too (default .5)."
+    "--temperature", type=float, help="Of following class scores (default 2, with labels 4)."
+)
+@click.option(
+    "--alpha", type=float, help="Share of the teacher where there are labels too (default .9)."
 )
 @click.option(
     "--features",

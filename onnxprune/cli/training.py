@@ -23,7 +23,7 @@ training = options(
     click.option(
         "--lr",
         type=float,
-        help="Learning rate at its highest (default .001, of SGD .05 by 128 samples a step; "
+        help="Learning rate at its highest (default .001, of SGD .0125 by 128 samples a step; "
         "lower where that does harm).",
     ),
     click.option(

@@ -7,7 +7,7 @@ The kernels take channels in blocks of b, the width of the vector registers:
 
 onnxruntime rewrites a model so when it loads it, but only convolutions of constant weights. In a training step weights
 are inputs, and their convolutions take up to six times as long. So they are written so here, with its own ops: `W` by
-Reshape and Transpose, which cost nothing next to a convolution, unless it has more weights than it has values.
+Transpose and Gather, which cost little next to a convolution, unless it has many more weights than values.
 
 Layouts and ops are onnxruntime's own affair (`com.microsoft.nchwc`; MLAS, `snchwc.cpp`), so nothing is taken for
 granted: the blocks are those with which a convolution gives what it gives without, and where there are none, models
@@ -37,7 +37,7 @@ __all__ = ["blocked", "fed_session"]
 
 DOMAIN = "com.microsoft.nchwc"
 SIZES = (16, 8)
-MOST_WEIGHTS = 8
+MOST_WEIGHTS = 100
 """Weights of a convolution for each value that it reads or gives a sample, up to which laying them out pays."""
 
 
@@ -139,12 +139,14 @@ def _sizes(value: ir.Value | None) -> tuple[int, ...] | None:
 def _conv(op: Ops, node: ir.Node, block: int) -> Tensor:
     x, w, *bias = (Tensor(value, op) for value in node.inputs if value is not None)
     outputs, inputs, *kernel = (size or 0 for size in w.shape)
-    if inputs < block:  # an image, or one channel a group
-        split, order = [outputs // block, block, inputs, *kernel], [0, 2, 3, 4, 1]
-    else:
-        split = [outputs // block, block, inputs // block, block, *kernel]
-        order = [0, 2, 4, 5, 3, 1]
-    laid = op.reshape(op.Transpose(op.reshape(w, split), perm=order), [outputs, inputs, *kernel])
+    taps = math.prod(kernel)
+    laid = op.Transpose(op.reshape(w, [-1, block, inputs * taps]), perm=[0, 2, 1])
+    if (
+        inputs >= block
+    ):  # else an image, or one channel a group; a Transpose alone takes four times as long
+        order = np.arange(inputs * taps).reshape(-1, block, taps).swapaxes(1, 2)
+        laid = op.Gather(laid, order.ravel(), axis=1)
+    laid = op.reshape(laid, [outputs, inputs, *kernel])
     if (x.shape[1] or 0) >= block:
         (x,) = op.call("ReorderInput", x, domain=DOMAIN)
     attributes = {a.name: a.value for a in node.attributes.values()}

@@ -168,7 +168,7 @@ def _inner(targets: Arrays) -> Objective:
 
 def _last(own: ir.Model, taken: Arrays, original: ir.Model, options: TrainOptions) -> Objective:
     """The distance of the outputs."""
-    return objective(own, Dataset(taken), original, temperature=options.temperature)
+    return objective(own, Dataset(taken), original, temperature=options.softening(labels=False))
 
 
 def _same(ours: Arrays, targets: Arrays) -> bool:

@@ -102,7 +102,7 @@ def fit(
         model,
         data,
         teacher,
-        temperature=options.temperature,
+        temperature=options.softening(data.labels is not None),
         smoothing=options.smoothing,
         alpha=options.alpha,
     )

@@ -16,13 +16,14 @@ __all__ = ["TrainOptions", "make_options"]
 OptimizerName = Literal["auto", "adamw", "sgd"]
 BatchNorm = Literal["auto", "live", "frozen"]
 _RATE = 1e-3
-_SGD_RATE, _SGD_BATCH = 0.05, 128
+_SGD_RATE, _SGD_BATCH = 0.0125, 128
 """A rate and the samples a step that go with it; in proportion to them: Goyal et al. 2017, arXiv:1706.02677."""
 _SGD_DECAY = 5e-4
 _BATCH, _LARGE_BATCH, _MANY = 32, 128, 4000
 """Samples a step, and from how many samples on more."""
 _TAUGHT_BATCH = 16
 """Samples a step without labels, where there are not many: what a teacher says is exact, and steps are what counts."""
+_TEMPERATURE, _TEMPERATURE_BESIDE_LABELS = 2.0, 4.0
 _EPOCHS, _SHOWN = 10, 10_000
 """How often all samples are seen, and how many are to be seen in all where few are moved about and have no labels."""
 
@@ -38,7 +39,7 @@ class TrainOptions:
             and there are no labels.
         batch_size: Samples a step; a fixed batch of the model overrules it. None: 128 of 4000 samples or more, else 32,
             without labels 16.
-        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, for SGD 0.05 by 128 samples a step; where
+        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, for SGD 0.0125 by 128 samples a step; where
             that does harm at once, less.
         optimizer: `adamw`, `sgd`, or `auto`: SGD, with Nesterov's momentum and a weight decay of 5e-4 if none is
             given, where there are labels, the network is normalised by its batches, and no rate is given; else AdamW.
@@ -60,7 +61,7 @@ class TrainOptions:
         unfold: Whether BatchNormalization that was folded into convolutions is put back while training (see
             `unfold`), unless it is to be frozen; None: where there are 1000 samples or more.
         smoothing: Label smoothing.
-        temperature: Of distillation.
+        temperature: Of distillation; None: 4 where there are labels too, else 2.
         alpha: Share of the teacher where there are labels too.
         features: Weight of following the original's values between blocks too, where there is one.
         held_aside: Share of the samples that training never sees, and states are compared on.
@@ -95,8 +96,8 @@ class TrainOptions:
     batchnorm: BatchNorm = "auto"
     unfold: bool | None = None
     smoothing: float = 0.0
-    temperature: float = 2.0
-    alpha: float = 0.5
+    temperature: float | None = None
+    alpha: float = 0.9
     features: float = 0.0
     held_aside: float = 0.1
     augment: tuple[str, ...] | None = None
@@ -176,6 +177,12 @@ class TrainOptions:
         """How often all samples are seen: where it is left open, few of them without labels often."""
         often = _EPOCHS if labels else max(_EPOCHS, -(-_SHOWN // samples))
         return often if self.epochs is None else self.epochs
+
+    def softening(self, labels: bool) -> float:
+        """The temperature of distillation."""
+        if self.temperature is not None:
+            return self.temperature
+        return _TEMPERATURE_BESIDE_LABELS if labels else _TEMPERATURE
 
     def by_blocks(self, labels: bool) -> bool:
         """Whether blocks are trained one by one first: if not said, where there are no labels."""

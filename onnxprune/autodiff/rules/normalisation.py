@@ -66,13 +66,12 @@ def batch_normalization(call: Call, dy: Tensor, *running: Tensor | None) -> Grad
     if call.int("training_mode"):
         mean, variance = _of_batch(call, axes)
         inverse = 1.0 / op.Sqrt(variance + epsilon)
-        centred = x - _column(op, mean, rank)
-        along = op.sum(dy * centred, axes) * inverse  # sum dy x^
+        along = (_sum_of_products(x, dy) - mean * total) * inverse  # sum dy x^
         # dx = s r (dy - sum dy / n - x^ sum dy x^ / n), with few passes over the big tensors
         factor, count = scale * inverse, op.size(x, axes, x.dtype)
-        dx = dy * _column(op, factor, rank)
-        dx = dx - centred * _column(op, factor * inverse * along / count, rank)
-        dx = dx - _column(op, factor * total / count, rank)
+        slope = factor * inverse * along / count
+        dx = dy * _column(op, factor, rank) - x * _column(op, slope, rank)
+        dx = dx + _column(op, mean * slope - factor * total / count, rank)
         old = [_training_statistics(call, running, axes, i) for i in (0, 1)]
         for _, through in old:
             dx = dx if through is None else dx + through
@@ -82,9 +81,17 @@ def batch_normalization(call: Call, dy: Tensor, *running: Tensor | None) -> Grad
     dx = dy * _column(op, factor, rank)
     if not any(call.wanted[1:]):
         return dx, None, None, None, None
-    # sum dy x^ = (sum dy x - mean sum dy) r: one pass over the big tensors
-    along = (op.sum(dy * x, axes) - mean * total) * inverse
+    along = (_sum_of_products(x, dy) - mean * total) * inverse  # sum dy x^
     return dx, along, total, -(factor * total), -0.5 * along * factor * inverse
+
+
+def _sum_of_products(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of x y over all axes but that of the channels, by one pass over both: a product of a row and a column."""
+    op = x.ops
+    if x.rank == 2:
+        return op.sum(x * y, [0])
+    row, column = op.Reshape(x, [0, 0, 1, -1]), op.Reshape(y, [0, 0, 1, -1])
+    return op.sum(op.MatMul(row, op.Transpose(column, perm=[0, 1, 3, 2])), [0, 2, 3])
 
 
 def _of_batch(call: Call, axes: list[int]) -> tuple[Tensor, Tensor]:

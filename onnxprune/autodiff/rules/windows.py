@@ -50,6 +50,11 @@ class Window:
         """Number of its elements."""
         return math.prod(self.kernel)
 
+    def windows(self, sizes: Sequence[int]) -> list[int]:
+        """How many windows there are along every axis of an input of the given sizes."""
+        each = zip(sizes, self.begin, self.end, self.extent, self.strides, strict=True)
+        return [(size + b + e - extent) // s + 1 for size, b, e, extent, s in each]
+
 
 def window(call: Call, kernel: Sequence[int], spatial: Shape, *, automatic: bool = True) -> Window:
     """The window that a node's attributes describe.
