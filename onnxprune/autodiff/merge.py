@@ -2,10 +2,12 @@
 
     BatchNormalization behind Conv    y = (W * x - m) f + b = (W f) * x + (b - m) f,  f = s / sqrt(var + eps)
     x/2 (1 + erf(x / sqrt 2))         Gelu(x)
+    x[0], x[1], ... x[n-1]            Split(x)
 
 Of the first, the gradients of W, s, b, m and var all follow from that of the small W f; what the
 convolution gives alone is then neither kept nor gone over again. Of the second, nothing is kept
-but x. A value is merged away only if it has no reader but the next of these nodes.
+but x. Of the third, the gradients of the rows are put together instead of each being padded with zeros, and those
+added. A value is merged away only if it has no reader but the next of these nodes.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ def merge(graph: ir.Graph, prefix: str, kept: Collection[ir.Value]) -> None:
             _into_convolution(op, node, kept)
         elif node.op_type == "Erf":
             _gelu(op, node, kept)
+        elif node.op_type == "Gather":
+            _split(op, node, kept)
 
 
 def _into_convolution(op: Ops, norm: ir.Node, kept: Collection[ir.Value]) -> None:
@@ -102,6 +106,36 @@ def _gelu(op: Ops, erf: ir.Node, kept: Collection[ir.Value]) -> None:
     merged = op.call("Gelu", Tensor(x, op), domain="com.microsoft")[0]
     op.graph.opset_imports.setdefault("com.microsoft", 1)
     _replace(op.graph, last, merged.value, [op.graph[-1]])
+
+
+def _split(op: Ops, first: ir.Node, kept: Collection[ir.Value]) -> None:
+    x, axis = _given(first, 0), first.attributes.get_int("axis", 0)
+    size = x.shape[axis] if x.shape is not None and x.dtype == ir.DataType.FLOAT else None
+    if not isinstance(size, int) or size < 2:
+        return
+    rows: dict[int, ir.Node] = {}
+    for node in (first, *(use.node for use in x.uses())):
+        reads = node.op_type == "Gather" and node.inputs[0] is x and node.graph is op.graph
+        row = _row(node) if reads and node.attributes.get_int("axis", 0) == axis else None
+        if row is not None and node.outputs[0] not in kept:
+            rows.setdefault(row % size, node)
+    if len(rows) < size or first not in rows.values():
+        return
+    parts = op.call("Split", Tensor(x, op), [1] * size, outputs=size, axis=axis)
+    written = [op.graph[-1]]
+    sizes = [*x.shape]
+    sizes[axis] = 1
+    for row, node in sorted(rows.items(), key=lambda item: item[1] is not first):
+        parts[row].value.shape = ir.Shape(sizes)
+        squeezed = op.Squeeze(parts[row], [axis])
+        _replace(op.graph, node, squeezed.value, [*written, op.graph[-1]])
+        written = []
+
+
+def _row(node: ir.Node) -> int | None:
+    """The row that a Gather reads, if it is a single one."""
+    index = ir.convenience.get_const_tensor(_given(node, 1))
+    return int(index.numpy()) if index is not None and index.numpy().ndim == 0 else None
 
 
 def _replace(graph: ir.Graph, old: ir.Node, new: ir.Value, written: list[ir.Node]) -> None:

@@ -142,7 +142,9 @@ def check(
     results = run(backward, {**feeds, **dys}, [v.name or "" for v in backward.graph.outputs])
     loss, *gradients = results
     terms = np.concatenate([(ys[n].astype("d") * dys[f"dy.{n}"]).ravel() for n in outputs])
-    usual = float(np.linalg.norm(terms))  # of their sum, as the signs of dy are random; it may be near zero
+    usual = float(
+        np.linalg.norm(terms)
+    )  # of their sum, as the signs of dy are random; it may be near zero
     assert abs(float(loss) - terms.sum()) <= 1e-4 * (1 + usual)
     evaluate, exact = _evaluator(model, feeds, outputs, exact)
     h, allowed = (step, tolerance) if exact else (max(step, 1e-2), max(tolerance, 5e-3))

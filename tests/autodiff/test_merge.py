@@ -91,3 +91,25 @@ def test_what_is_no_gelu_stays(scaled: str, product: str) -> None:
     model = ir.from_proto(onnx.parser.parse_model(text))
     assert "Gelu" not in ops(gradient(model, "y", ["x"]))
     check(model, {"x": RANDOM.normal(size=(3, 4)).astype(np.float32)})
+
+
+ROWS = """
+<ir_version: 10, opset_import: ["" : 17]>
+g (float[2,3,4] x) => (float[2,4] y)
+    <int64 a = {{0}}, int64 b = {{{second}}}, int64 c = {{-1}}> {{
+    p = Gather <axis = 1> (x, c)
+    q = Gather <axis = 1> (x, a)
+    r = Gather <axis = 1> (x, b)
+    s = Mul(p, q)
+    t = Exp(r)
+    y = Add(s, t)
+}}
+"""
+
+
+@pytest.mark.parametrize(("second", "merged"), [(1, True), (2, False)])
+def test_rows_that_are_all_read_are_split(second: int, merged: bool) -> None:
+    model = ir.from_proto(onnx.parser.parse_model(ROWS.format(second=second)))
+    found = ops(gradient(model, "y", ["x"]))
+    assert ("Split" in found, "Gather" in found) == (merged, not merged)
+    check(model, {"x": RANDOM.normal(size=(2, 3, 4)).astype(np.float32)})
