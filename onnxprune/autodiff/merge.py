@@ -110,7 +110,8 @@ def _gelu(op: Ops, erf: ir.Node, kept: Collection[ir.Value]) -> None:
 
 def _split(op: Ops, first: ir.Node, kept: Collection[ir.Value]) -> None:
     x, axis = _given(first, 0), first.attributes.get_int("axis", 0)
-    size = x.shape[axis] if x.shape is not None and x.dtype == ir.DataType.FLOAT else None
+    sizes = [] if x.shape is None or x.dtype != ir.DataType.FLOAT else [*x.shape]
+    size = sizes[axis] if sizes else None
     if not isinstance(size, int) or size < 2:
         return
     rows: dict[int, ir.Node] = {}
@@ -123,7 +124,6 @@ def _split(op: Ops, first: ir.Node, kept: Collection[ir.Value]) -> None:
         return
     parts = op.call("Split", Tensor(x, op), [1] * size, outputs=size, axis=axis)
     written = [op.graph[-1]]
-    sizes = [*x.shape]
     sizes[axis] = 1
     for row, node in sorted(rows.items(), key=lambda item: item[1] is not first):
         parts[row].value.shape = ir.Shape(sizes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +19,7 @@ from onnxprune.plan.reach import Pace
 from onnxprune.plan.recipe import Recipe
 from onnxprune.plan.saliency import channel_saliencies
 from onnxprune.plan.second_order import Calibrations
-from onnxprune.plan.widths import shrink_evenly, shrink_to, shrink_to_counts
+from onnxprune.plan.widths import SLACK, shrink_evenly, shrink_to, shrink_to_counts, widened
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.hardware import channel_step
@@ -28,6 +29,9 @@ from onnxprune.scores.moved import Outputs
 from onnxprune.scores.obs import Consumers, Fitted
 
 __all__ = ["Choice", "search"]
+
+Start = Callable[[], Consumers]
+"""What makes what every index costs, before any has gone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +101,7 @@ def search(
         try:
             if recipe.criterion == "obs":
                 assert second_order is not None
-                every: Sequence[Consumers] = [second_order.consumers(recipe.pricing)]
+                every: Sequence[Start] = [partial(second_order.consumers, recipe.pricing)]
             elif get_criterion(recipe.criterion).signed:
                 every = signed_sums(tracing, [info.dim for info in dims], one, data, progress)
             else:
@@ -105,7 +109,7 @@ def search(
                 if options.target is None:
                     mine = [info for info in dims if info.dim in scores]
                     return [Choice(choose(scores, _counts(tracing, mine, scores, one), dead))]
-                every = [Consumers([], _shares(scores))]
+                every = [partial(Consumers, [], _shares(scores))]
             ends = [
                 _chosen(tracing, dims, options, recipe, each, pace, progress, dead or {})
                 for each in every
@@ -144,18 +148,28 @@ def _chosen(
     dims: Sequence[DimInfo],
     options: PruneOptions,
     recipe: Recipe,
-    consumers: Consumers,
+    start: Start,
     pace: Pace,
     progress: Progress,
     dead: Keep,
 ) -> Choice:
     """What is left once enough has gone, the dead first."""
+
+    def begun() -> Consumers:
+        consumers = start()
+        for dim, mask in dead.items():
+            if dim in consumers.left:
+                consumers.remove(dim, np.flatnonzero(~mask))
+        consumers.gone.clear()
+        return consumers
+
+    consumers = begun()
     dims = [info for info in dims if info.dim in consumers.left]
-    for dim, mask in dead.items():
-        if dim in consumers.left:
-            consumers.remove(dim, np.flatnonzero(~mask))
     if options.target is not None:
-        _reach(tracing, dims, options, options.target, recipe, consumers, pace, progress)
+        counts = _reach(tracing, dims, options, options.target, recipe, consumers, pace, progress)
+        if counts != {dim: len(left) for dim, left in consumers.left.items()}:
+            consumers = begun()
+            shrink_to_counts(consumers, counts)
     else:
         with progress.step("choosing channels"):
             losses = (
@@ -197,13 +211,15 @@ def _reach(
     consumers: Consumers,
     pace: Pace,
     progress: Progress,
-) -> None:
+) -> dict[Dim, int]:
+    """Removes what reaches a target, and says how many indices each Dim may keep then: more, where steps are coarse."""
     saved = replace(target, kind=recipe.pricing.saves or target.kind)
     steps = {info.dim: step_of(info, replace(options, target=saved)) for info in dims}
     least = {info.dim: options.min_channels for info in dims}
     with progress.step("choosing channels", total=sum(info.size for info in dims)) as advance:
         if target.kind == "latency":
             left = pace.reach(consumers, target.value, steps, least, saved.kind, advance)
+            cost = None
         else:
             cost = COSTS[target.kind](tracing)
             shrink = shrink_to if recipe.scope == "global" else shrink_evenly
@@ -213,3 +229,6 @@ def _reach(
             f"the target {target} is out of reach: with everything cut that may be, {left:.3f} of the {target.kind} are"
             " left; see `onnxprune inspect` for what is frozen and why"
         )
+    if cost is None or left > (1 - SLACK) * target.value:
+        return {dim: len(each) for dim, each in consumers.left.items()}
+    return widened(consumers, cost, target.value, steps)

@@ -19,7 +19,7 @@ from onnxprune.dims import Dim
 from onnxprune.plan.budget import Cost
 from onnxprune.scores.obs import Consumers
 
-__all__ = ["shrink_evenly", "shrink_to", "shrink_to_counts"]
+__all__ = ["SLACK", "shrink_evenly", "shrink_to", "shrink_to_counts", "widened"]
 
 PORTION = 48
 """One in so many of its indices a Dim loses at a time, and without rounding that many it proposes."""
@@ -145,6 +145,29 @@ def shrink_evenly(
     shrink_to_counts(consumers, final)
     advance(sum(dim.size - count for dim, count in final.items()))
     return cost.total(final) / whole
+
+
+def widened(
+    consumers: Consumers, cost: Cost, target: float, steps: Mapping[Dim, int]
+) -> dict[Dim, int]:
+    """How many indices each Dim may keep where what is left is less than the target: what went last comes back first.
+
+    Args:
+        consumers: After a `shrink_to`.
+        cost: What it was told.
+        target: The fraction that may be left.
+        steps: A Dim keeps a multiple of so many indices.
+    """
+    goal = target * cost.total({})
+    kept = {dim: len(left) for dim, left in consumers.left.items()}
+    for dim, indices in reversed(consumers.gone):
+        step = steps.get(dim, len(indices))
+        for more in range(len(indices), 0, -step):
+            wider = {**kept, dim: kept[dim] + more}
+            if cost.total(wider) <= goal:
+                kept = wider
+                break
+    return kept
 
 
 def shrink_to_counts(consumers: Consumers, counts: Mapping[Dim, int]) -> None:

@@ -151,7 +151,7 @@ class SignedSums(Consumers):
             inside = form[np.ix_(indices, indices)]
             loss += float(inside.sum() - np.trace(inside))
             self.shared[dim] += form[:, indices].sum(1)
-        self.left[dim] = np.setdiff1d(self.left[dim], indices)
+        self._note(dim, indices)
         return loss
 
     def neighbours(self, dim: Dim) -> set[Dim]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import onnx_ir as ir
 
@@ -118,8 +119,10 @@ def signed_sums(
     options: PruneOptions,
     data: Dataset | None,
     progress: Progress,
-) -> list[SignedSums]:
+) -> list[Callable[[], SignedSums]]:
     """The losses of indices by signed sums of w dL/dw, in a few ways of which the best is to be found by trying.
+
+    Each is made anew as often as it is called.
 
     Raises:
         OptionError: There are no samples.
@@ -141,7 +144,7 @@ def signed_sums(
     first = sample({})
     little = goal.is_linear and len(data) * macs_cost(tracing).total({}) <= LITTLE
     return [
-        SignedSums(dims, lambda keep: sample(keep) if keep else first, way)
+        partial(SignedSums, dims, lambda keep: sample(keep) if keep else first, way)
         for way in WAYS
         if little or not way.joins
     ]

@@ -253,12 +253,18 @@ def _columns(each: Contraction, dim: Dim, axis: Axis, taps: int) -> dict[int, Ar
 
 
 class Consumers:
-    """All consumers of all Dims, and what each index that is left would cost."""
+    """All consumers of all Dims, and what each index that is left would cost.
+
+    Attributes:
+        left: The indices that are left of each Dim.
+        gone: What went, in order.
+    """
 
     def __init__(self, consumers: Sequence[Consumer], fallback: Mapping[Dim, Array]) -> None:
         self.consumers = consumers
         self.fallback = fallback
         self.left: dict[Dim, Array] = {dim: np.arange(dim.size) for dim in fallback}
+        self.gone: list[tuple[Dim, Array]] = []
         self.of = {dim: [c for c in consumers if dim in c.columns] for dim in fallback}
         self.touched = {
             dim: [c for c in consumers if dim in c.columns or dim in c.rows] for dim in fallback
@@ -312,8 +318,13 @@ class Consumers:
         loss = 0.0 if self.of[dim] else float(self.fallback[dim][indices].sum())
         for consumer in self.touched[dim]:
             loss += consumer.remove(dim, indices)
-        self.left[dim] = np.setdiff1d(self.left[dim], indices)
+        self._note(dim, indices)
         return loss
+
+    def _note(self, dim: Dim, indices: Array) -> None:
+        """Keeps account of indices that go."""
+        self.left[dim] = np.setdiff1d(self.left[dim], indices)
+        self.gone.append((dim, indices))
 
     def fitted(self) -> dict[ir.Node, Fitted]:
         """What made up for what went, by node; not where so few rows were met that it would not do for others."""

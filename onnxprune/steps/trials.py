@@ -42,6 +42,8 @@ MOST_STAGES = 3
 LAYER = 5e7
 """MACs that it takes as long to compute as to handle a layer."""
 ASIDE = 0.25
+FEW, SPLITS = 400, 4
+"""Samples up to which cheap trials are judged by so many splits: a quarter of them tells two cuts apart by chance."""
 FEWEST = 16
 """With fewer samples than this, what was fitted on them is judged on them."""
 NONE = Repair("none")
@@ -110,14 +112,17 @@ class Trials:
     ) -> None:
         self._line, self._options, self._clock = line, options, clock
         every = samples_to_fit(data, options)
-        self._parts: tuple[Dataset, ...] = (every,)
-        if len(every) >= FEWEST:
-            self._parts = hold_aside(every, ASIDE, options.seed)
-        self._outputs = Outputs(line.start().model, self._parts[-1], options.providers)
         effort = macs_left(line.tracing, {}) * len(every) * runs
+        self._splits: list[tuple[Dataset, ...]] = [(every,)]
+        if len(every) >= FEWEST:
+            number = SPLITS if effort <= CHEAP and len(every) <= FEW else 1
+            seeds = range(options.seed, options.seed + number)
+            self._splits = [hold_aside(every, ASIDE, seed) for seed in seeds]
         self._recipes = recipes(options, effort + LAYER * len(contractions(line.tracing)) * runs)
         self._repairs = repairs(options, self._moves(every) if effort <= CHEAP else ())
-        self._originals = dict[Repair, Original]()
+        model = line.start().model
+        self._judges = [Outputs(model, parts[-1], options.providers) for parts in self._splits]
+        self._originals = dict[tuple[Repair, int], Original]()
 
     def _moves(self, data: Dataset) -> tuple[str, ...]:
         """How images may be moved and still be what they were; empty where they may not."""
@@ -171,10 +176,10 @@ class Trials:
     def _tried(self, stage: Stage[ChannelsKept], share: float, progress: Progress) -> list[Reached]:
         """Every recipe; the cuts that do best as they are made are re-fitted, and come first."""
         cuts = self._line.alternatives(
-            stage, 1 - share, self._parts[0], progress, self._clock, self._recipes
+            stage, 1 - share, self._splits[0][0], progress, self._clock, self._recipes
         )
         with self._clock.step("judge"):
-            bare = [Reached(raw, raw, (), NONE, self._outputs.moved(raw.model)) for raw in cuts]
+            bare = [Reached(raw, raw, (), NONE, self._judges[0].moved(raw.model)) for raw in cuts]
         bare.sort(key=lambda trial: trial.error)
         done = [self._repaired(each.raw, self._repairs[0], progress) for each in bare[:REFITTED]]
         return [*done, *bare[REFITTED:]]
@@ -186,36 +191,48 @@ class Trials:
         progress: Progress,
         shrinkages: Sequence[float] | None = None,
     ) -> Reached:
-        """A cut with a model of its own, repaired and judged."""
-        done = list[Refitted]()
+        """A cut with a model of its own, repaired; judged by all splits, on other samples than those of the repair."""
+        found = list[tuple[ir.Model, Sequence[Refitted]]]()
         with self._clock.step("recover"):
-            if repair.method == "bias":
-                model = self._line.rewound(raw.gone)
-                self._correct(model, raw.gone, progress)
-            else:
-                model = clone(raw.model)
-                done = fit(self._original(repair), raw.gone, model, progress, shrinkages)
-        return Reached(raw, Stage(model, raw.gone), done, repair, self._outputs.moved(model))
+            for split in range(len(self._splits) if shrinkages is None else 1):
+                found.append(self._repair(raw, repair, split, progress, shrinkages))
+        judged = zip(self._judges, found, strict=False)
+        error = float(np.mean([judge.moved(model) for judge, (model, _) in judged]))
+        model, refitted = found[0]
+        return Reached(raw, Stage(model, raw.gone), refitted, repair, error)
 
-    def _correct(self, model: ir.Model, gone: ChannelsKept, progress: Progress) -> None:
-        tracing, data, options = self._line.tracing, self._parts[0], self._options
-        correct_biases(tracing, gone, model, data, progress, options.providers, options.seed)
+    def _repair(
+        self,
+        raw: Stage[ChannelsKept],
+        repair: Repair,
+        split: int,
+        progress: Progress,
+        shrinkages: Sequence[float] | None,
+    ) -> tuple[ir.Model, Sequence[Refitted]]:
+        """A cut repaired on the samples that a split does not judge on."""
+        if repair.method == "lstsq":
+            model = clone(raw.model)
+            return model, fit(self._original(repair, split), raw.gone, model, progress, shrinkages)
+        model, tracing = self._line.rewound(raw.gone), self._line.tracing
+        data, options = self._splits[split][0], self._options
+        correct_biases(tracing, raw.gone, model, data, progress, options.providers, options.seed)
+        return model, ()
 
-    def _original(self, repair: Repair) -> Original:
+    def _original(self, repair: Repair, split: int) -> Original:
         """The original with the samples of a repair."""
-        if repair not in self._originals:
-            options, parts = self._options, list(self._parts)
+        if (repair, split) not in self._originals:
+            options, parts = self._options, self._splits[split]
             if repair.copies:
                 random = np.random.default_rng([options.seed, 2])
                 times, ways = 1 + repair.copies, repair.moves
                 moved = (copies(part.inputs, times, ways, random) for part in parts)
-                parts = [
+                parts = tuple(
                     replace(p, inputs=m, labels=None) for p, m in zip(parts, moved, strict=True)
-                ]
-            self._originals[repair] = Original(
+                )
+            self._originals[repair, split] = Original(
                 self._line.tracing, parts, options.providers, options.seed
             )
-        return self._originals[repair]
+        return self._originals[repair, split]
 
     def _on_all(
         self,
@@ -225,11 +242,12 @@ class Trials:
         progress: Progress,
     ) -> Reached:
         """Re-fitted on the samples that judged it, too."""
-        used, every = len(self._parts[0]), sum(len(part) for part in self._parts)
+        parts = self._splits[0]
+        used, every = len(parts[0]), sum(map(len, parts))
         done, what = best, f"biases were corrected on {used} samples"
         if best.repair.method == "lstsq":
             what = f"{len(best.refitted)} weights were re-fitted on {every} samples"
-            if len(self._parts) > 1:
+            if len(parts) > 1:
                 known = [each.shrinkage * used / every for each in best.refitted]
                 done = self._repaired(best.raw, best.repair, progress, known)
         told = tuple(dict.fromkeys((*notes, what)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.dims import Tracing, trace
+from onnxprune.dims import Dim, Tracing, trace
 from onnxprune.errors import OptionError
 from onnxprune.graph import load
-from onnxprune.plan.budget import bytes_cost, macs_cost, params_cost, parse_target
+from onnxprune.plan.budget import Cost, Term, bytes_cost, macs_cost, params_cost, parse_target
 from onnxprune.plan.channels import macs_left
-from onnxprune.plan.widths import shrink_to
+from onnxprune.plan.widths import shrink_to, widened
 from onnxprune.runtime.measure import measure
 from onnxprune.scores.obs import Consumers
 from tests.models import DIGITS
@@ -53,3 +53,22 @@ def test_the_target_is_reached_and_not_far_undershot(step: int) -> None:
     assert left == pytest.approx(macs_left(tracing, counts) / macs_left(tracing, {}))
     assert 0.6 - 0.02 * step < left <= 0.6
     assert all(count % step == 0 for count in counts.values())
+
+
+def test_where_steps_are_coarse_what_went_last_comes_back() -> None:
+    coarse, fine = Dim(4), Dim(10)
+    cost = Cost(
+        [
+            Term(frozenset({coarse}), lambda kept: 20.0 * kept.get(coarse, 4)),
+            Term(frozenset({fine}), lambda kept: 2.0 * kept.get(fine, 10)),
+        ]
+    )
+    prices = {coarse: np.array([9.0, 5.0, 9.0, 9.0]), fine: np.linspace(0.1, 0.2, 10)}
+    consumers = Consumers([], prices)
+    steps, least = {coarse: 1, fine: 1}, {coarse: 1, fine: 4}
+    assert shrink_to(consumers, cost, 0.75, steps, least) == 0.68
+    assert len(consumers.left[fine]) == 4
+    counts = widened(consumers, cost, 0.75, steps)
+    assert counts == {coarse: 3, fine: 7}
+    assert cost.total(counts) <= 75
+    assert [dim for dim, _ in consumers.gone].count(fine) == 6

@@ -102,6 +102,29 @@ def test_the_stages_together_are_the_plans_cut(
         assert list(after[name]) == expected
 
 
+def test_of_few_samples_every_trial_is_judged_by_several_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.load(DIGITS / "digits_calib.npz")
+    few = tmp_path / "few.npz"
+    np.savez(few, image=data["image"][:40])
+    errors = []
+    for cheap in (0.0, CHEAP):
+        monkeypatch.setattr("onnxprune.steps.trials.CHEAP", cheap)
+        report = onnxprune.prune(
+            RESNET,
+            tmp_path / "out.onnx",
+            data=few,
+            target="macs=0.8",
+            criterion="obs",
+            recover="lstsq",
+            check_latency=False,
+        )
+        errors.append([row.error for row in report.trials if row.repair == "lstsq"])
+    assert len(errors[0]) == len(errors[1]) == REFITTED
+    assert set(errors[0]).isdisjoint(errors[1])
+
+
 def test_few_samples_do_for_both(tmp_path: Path) -> None:
     data = np.load(DIGITS / "digits_calib.npz")
     few = tmp_path / "few.npz"
