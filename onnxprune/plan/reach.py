@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, Tracing, cut
+from onnxprune.errors import NothingToPruneError
 from onnxprune.plan.budget import COSTS
 from onnxprune.plan.latency import Whole, latency_cost
 from onnxprune.plan.widths import shrink_to
@@ -33,6 +34,8 @@ SHORT = 0.5
 """Of the way to the goal is left for after the first measurement, where nothing is known yet."""
 CLOSE = 0.01
 """Within this of the goal, relatively, it is reached."""
+FAR = 0.4
+"""Of the target: predictions that are to be so much lower for it are predictions of something else."""
 MOST = 6
 """Measurements of the whole model."""
 SECONDS = 1.0
@@ -99,6 +102,9 @@ class Pace:
 
         Returns:
             The fraction of the time that is left; more than `target` where nothing more could go.
+
+        Raises:
+            NothingToPruneError: What is measured stays so far above what is predicted that no more should go for it.
         """
         with layer_times(self.providers) as times:
             cost = (
@@ -117,6 +123,12 @@ class Pace:
                 if left > aim:
                     return measured
                 aim = min(_where(target, seen), left * target / measured)
+                if aim < FAR * target:
+                    raise NothingToPruneError(
+                        f"the target latency={target:g} is out of reach: by prediction {left:.3f} of the {saves} are"
+                        f" left, and {measured:.3f} of the time is measured; other work disturbs the measurement, or"
+                        " the time is not spent in what can be cut"
+                    )
         return min(measured, target)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxprune.dims import Dim, Tracing, trace
+from onnxprune.dims import Dim, Tracing, cut, trace
+from onnxprune.errors import NothingToPruneError
 from onnxprune.graph import load
 from onnxprune.graph.cost import params
 from onnxprune.plan import reach
@@ -117,6 +118,13 @@ def test_what_one_search_has_learned_the_next_one_knows(monkeypatch: pytest.Monk
     assert 0.7 * 0.95 < machine.measured[-1] <= 0.7 * 1.01
 
 
+def test_a_clock_that_stands_still_is_not_cut_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, 0.02)
+    with pytest.raises(NothingToPruneError, match="is out of reach: by prediction"):
+        machine.run(0.5)
+    assert params(cut(machine.tracing, machine.consumers.keep())) > 0.2 * machine.whole
+
+
 class Machine:
     """Measures what parameters are left, to a power that no prediction knows."""
 
@@ -138,6 +146,6 @@ class Machine:
     def run(self, target: float, saves: str = "latency") -> None:
         dims = [info.dim for info in self.tracing.free()]
         rng = np.random.default_rng(0)
-        consumers = Consumers([], {dim: rng.random(dim.size) for dim in dims})
+        self.consumers = Consumers([], {dim: rng.random(dim.size) for dim in dims})
         ones = dict.fromkeys(dims, 1)
-        self.pace.reach(consumers, target, ones, ones, saves)
+        self.pace.reach(self.consumers, target, ones, ones, saves)
