@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxprune.autodiff import CrossEntropy
 from onnxprune.runtime.sessions import run, session
+from onnxprune.train import SGD, Runner, trainable, training_step
 from onnxprune.train.blocked import DOMAIN, block_size, blocked
 
 BLOCK = block_size()
@@ -88,3 +91,58 @@ def test_constant_weights_are_left_to_onnxruntime() -> None:
     value.const_value = ir.tensor(feed["w"], name="w")
     model.graph.register_initializer(value)
     assert blocked(model) is model
+
+
+WIDE = """
+<ir_version: 9, opset_import: ["" : 17]>
+g (float[N,3,12,12] x) => (float[N,5] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w0, b0)
+    r = Relu(a)
+    c = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (r, w1)
+    s = Relu(c)
+    d = Conv <pads = [1, 1, 1, 1]> (s, w2, b2)
+    e = Add(s, d)
+    m = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (e)
+    p = GlobalAveragePool(m)
+    f = Flatten(p)
+    y = Gemm <transB = 1> (f, w3)
+}
+"""
+
+
+@needs_blocks
+def test_a_whole_step_in_blocks_gives_what_it_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    model = ir.from_proto(onnx.parser.parse_model(WIDE))
+    shapes = {"w0": (32, 3, 3, 3), "b0": (32,), "w1": (32, 32, 3, 3), "w2": (32, 32, 3, 3)}
+    for name, shape in {**shapes, "b2": (32,), "w3": (5, 32)}.items():
+        value = next(v for node in model.graph for v in node.inputs if v and v.name == name)
+        array = (random.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        value.const_value = ir.tensor(array, name=name)
+        value.shape, value.type = ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
+        model.graph.register_initializer(value)
+    batch = {
+        "x": random.normal(size=(8, 3, 12, 12)).astype(np.float32),
+        "labels": random.integers(0, 5, 8),
+    }
+    step = training_step(
+        model,
+        CrossEntropy("y"),
+        SGD(0.9, weight_decay=1e-3),
+        trainable(model),
+        feeds={"x": batch["x"]},
+    )
+    assert DOMAIN in domains(blocked(step.model))
+
+    def trained() -> dict[str, np.ndarray]:
+        runner = Runner(step)
+        for _ in range(3):
+            runner.run(batch, 0.05)
+        return runner.values({name: name for name in step.start})
+
+    found = trained()
+    monkeypatch.setattr("onnxprune.train.blocked.block_size", lambda: None)
+    expected = trained()
+    assert expected.keys() == found.keys() >= {*shapes, "b2", "w3"}
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
