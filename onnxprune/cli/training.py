@@ -18,12 +18,12 @@ training = options(
         "--batch-size",
         type=int,
         metavar="N",
-        help="Samples a step (default 32, without labels 16, of 4000 samples or more 128).",
+        help="Samples a step (default 32, without labels 16, of 4000 samples or more 64).",
     ),
     click.option(
         "--lr",
         type=float,
-        help="Learning rate at its highest (default .001, of SGD .0125 by 128 samples a step; "
+        help="Learning rate at its highest (default .001, of SGD .025 by 64 samples a step; "
         "lower where that does harm).",
     ),
     click.option(

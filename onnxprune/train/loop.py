@@ -32,8 +32,6 @@ HARM = 2.0
 """A first epoch that makes the loss grow by this factor, on the samples held aside, had too high a rate."""
 LOWER = 4.0
 """By what the rate is divided then."""
-TELLING = 1000
-"""Samples from which on accuracy, not the loss, says which state is better: its standard error is 1 % then."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,17 @@ class Evaluated:
     accuracy: float | None = None
     samples: int = 0
 
-    @property
-    def worth(self) -> tuple[float, float]:
-        """Higher is better: the accuracy where there are samples enough to tell, then the loss."""
-        told = self.accuracy is not None and self.samples >= TELLING
-        return (self.accuracy or 0.0 if told else 0.0, -self.loss)
+    def beats(self, other: Evaluated) -> bool:
+        """Whether this state is the better one: by accuracy if the samples can tell the two apart, else by the loss.
+
+        They can where shares of right answers differ by more than their standard error.
+        """
+        if self.accuracy is not None and other.accuracy is not None and "top" in self.metric:
+            share = (self.accuracy + other.accuracy) / 2
+            error = math.sqrt(share * (1 - share) / max(self.samples, 1))
+            if abs(self.accuracy - other.accuracy) > error:
+                return self.accuracy > other.accuracy
+        return self.loss < other.loss
 
     @property
     def finite(self) -> bool:
@@ -223,7 +227,7 @@ def train(
             done.append(Epoch(number, float(np.mean(state.losses)), worth, last, seconds))
             if on_epoch is not None:
                 on_epoch(done[-1])
-            if keep_last or worth.worth > best.evaluated.worth:
+            if keep_last or worth.beats(best.evaluated):
                 best = _Best(weights, worth, number)
     except KeyboardInterrupt:
         interrupted = True

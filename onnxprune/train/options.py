@@ -16,10 +16,10 @@ __all__ = ["TrainOptions", "make_options"]
 OptimizerName = Literal["auto", "adamw", "sgd"]
 BatchNorm = Literal["auto", "live", "frozen"]
 _RATE = 1e-3
-_SGD_RATE, _SGD_BATCH = 0.0125, 128
+_SGD_RATE, _SGD_BATCH = 0.025, 64
 """A rate and the samples a step that go with it; in proportion to them: Goyal et al. 2017, arXiv:1706.02677."""
 _SGD_DECAY = 5e-4
-_BATCH, _LARGE_BATCH, _MANY = 32, 128, 4000
+_BATCH, _LARGE_BATCH, _MANY = 32, 64, 4000
 """Samples a step, and from how many samples on more."""
 _TAUGHT_BATCH = 16
 """Samples a step without labels, where there are not many: what a teacher says is exact, and steps are what counts."""
@@ -37,9 +37,9 @@ class TrainOptions:
         block_epochs: How often each block sees the samples when the blocks of the model learn one by one, before the
             whole is trained, to give what the original's give; 0 leaves that out. None: so where there is a teacher
             and there are no labels.
-        batch_size: Samples a step; a fixed batch of the model overrules it. None: 128 of 4000 samples or more, else 32,
+        batch_size: Samples a step; a fixed batch of the model overrules it. None: 64 of 4000 samples or more, else 32,
             without labels 16.
-        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, for SGD 0.0125 by 128 samples a step; where
+        lr: Learning rate at the top of the schedule; None: 1e-3 for AdamW, for SGD 0.025 by 64 samples a step; where
             that does harm at once, less.
         optimizer: `adamw`, `sgd`, or `auto`: SGD, with Nesterov's momentum and a weight decay of 5e-4 if none is
             given, where there are labels, the network is normalised by its batches, and no rate is given; else AdamW.
