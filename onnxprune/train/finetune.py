@@ -39,6 +39,8 @@ __all__ = ["accepted", "finetune", "fit"]
 
 MANY = 1000
 """Samples from which on statistics of batches do more good than harm."""
+MOST_ASIDE = 1000
+"""Samples that are held aside at most: of more there are better ones to train on."""
 ASIDE = 3
 """How many times over images are held aside, moved about in different ways, where no label tells what is right."""
 
@@ -106,7 +108,8 @@ def fit(
         smoothing=options.smoothing,
         alpha=options.alpha,
     )
-    seen, aside = hold_aside(data, options.held_aside, options.seed)
+    share = min(options.held_aside, MOST_ASIDE / len(data))
+    seen, aside = hold_aside(data, share, options.seed)
     options = replace(options, augment=_ways(seen, aside, model, teacher, options))
     if data.labels is None and options.augment:
         random = np.random.default_rng([options.seed, 7])
