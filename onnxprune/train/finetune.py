@@ -35,7 +35,7 @@ from onnxprune.train.options import TrainOptions
 from onnxprune.train.trainable import trainable, untie
 from onnxprune.train.unfold import Unfolded, unfold
 
-__all__ = ["accepted", "finetune", "fit"]
+__all__ = ["accepted", "finetune", "fit", "split"]
 
 MANY = 1000
 """Samples from which on statistics of batches do more good than harm."""
@@ -108,8 +108,7 @@ def fit(
         smoothing=options.smoothing,
         alpha=options.alpha,
     )
-    share = min(options.held_aside, MOST_ASIDE / len(data))
-    seen, aside = hold_aside(data, share, options.seed)
+    seen, aside = split(data, options)
     options = replace(options, augment=_ways(seen, aside, model, teacher, options))
     if data.labels is None and options.augment:
         random = np.random.default_rng([options.seed, 7])
@@ -152,6 +151,11 @@ def fit(
         objective=f"{found.objective}{moved}",
         blocks=tuple(blocks),
     )
+
+
+def split(data: Dataset, options: TrainOptions) -> tuple[Dataset, Dataset]:
+    """The samples to train on, and those to compare states on."""
+    return hold_aside(data, min(options.held_aside, MOST_ASIDE / len(data)), options.seed)
 
 
 def accepted(done: Finetuned) -> Finetuned:

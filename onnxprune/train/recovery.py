@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxprune.progress import Progress
-from onnxprune.runtime.dataset import Dataset, hold_aside
+from onnxprune.runtime.dataset import Dataset
 from onnxprune.train.batchnorm import reestimate
 from onnxprune.train.blocks import Kept
-from onnxprune.train.finetune import fit
+from onnxprune.train.finetune import fit, split
 from onnxprune.train.fit import Finetuned
 from onnxprune.train.options import TrainOptions
 
@@ -19,7 +19,7 @@ __all__ = ["reestimated", "retrained", "seen"]
 
 def seen(data: Dataset, options: TrainOptions) -> Dataset:
     """The samples that training sees; what repairs the model before it must see no others either."""
-    return hold_aside(data, options.held_aside, options.seed)[0]
+    return split(data, options)[0]
 
 
 def reestimated(
