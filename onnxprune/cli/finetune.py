@@ -88,7 +88,7 @@ __all__ = ["finetune"]
     "held_aside",
     type=float,
     metavar="SHARE",
-    help="Share of the samples that is not trained on and decides which epoch is best (default .1; 1000 samples at most).",
+    help="Share of the samples, 1000 at most, that is not trained on and decides which epoch is best (default .1).",
 )
 @click.option(
     "--keep-zeros/--free-zeros",
