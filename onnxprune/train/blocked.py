@@ -37,6 +37,9 @@ __all__ = ["blocked", "fed_session"]
 
 DOMAIN = "com.microsoft.nchwc"
 SIZES = (16, 8)
+LEAST_FILLED = 2 / 3
+"""Share of the products that are none with zeros, where channels do not fill their blocks; what is less than a block does
+not count, for convolutions of so few channels are slow without blocks."""
 MOST_WEIGHTS = 100
 """Weights of a convolution for each value that it reads or gives a sample, up to which laying them out pays."""
 
@@ -117,10 +120,11 @@ def _gains(node: ir.Node, block: int) -> bool:
         return False  # onnxruntime sees to it
     (_, channels, *_), (outputs, inputs, *kernel), _ = ([*s] for s in known if s is not None)
     group = node.attributes.get_int("group", 1)
-    fits = outputs % block == 0 and (
-        (group == 1 and (channels % block == 0 or channels < block))
-        or (inputs == 1 and group == outputs)
-    )
+    if group == 1:
+        filled = math.prod(n / _up(n, block) for n in (channels, outputs) if n > block)
+        fits = filled >= LEAST_FILLED
+    else:
+        fits = outputs % block == 0 and inputs == 1 and group == outputs
     values = sum(math.prod(s[1:]) for s in (known[0], known[2]) if s is not None)
     few = math.prod((outputs, inputs, *kernel)) <= MOST_WEIGHTS * values
     return len(kernel) == 2 and math.prod(kernel) > 1 and fits and few
@@ -136,20 +140,30 @@ def _sizes(value: ir.Value | None) -> tuple[int, ...] | None:
     return None if None in others else (first or 0, *(n for n in others if n is not None))
 
 
+def _up(channels: int, block: int) -> int:
+    """The number of channels in whole blocks."""
+    return -(-channels // block) * block
+
+
 def _conv(op: Ops, node: ir.Node, block: int) -> Tensor:
     x, w, *bias = (Tensor(value, op) for value in node.inputs if value is not None)
-    outputs, inputs, *kernel = (size or 0 for size in w.shape)
-    taps = math.prod(kernel)
+    real, inputs, *kernel = (size or 0 for size in w.shape)
+    outputs, more = _up(real, block), _up(inputs, block) - inputs if inputs > block else 0
+    taps, tail = math.prod(kernel), [0] * len(kernel)
+    if outputs > real or more:
+        w = op.Pad(w, [0, 0, *tail, outputs - real, more, *tail])
+        bias = [op.Pad(each, [0, outputs - real]) for each in bias]
+        inputs += more
+    if more:
+        x = op.Pad(x, [0, 0, *tail, 0, more, *tail])
     laid = op.Transpose(op.reshape(w, [-1, block, inputs * taps]), perm=[0, 2, 1])
-    if (
-        inputs >= block
-    ):  # else an image, or one channel a group; a Transpose alone takes four times as long
+    if inputs >= block:  # a Transpose alone would take four times as long
         order = np.arange(inputs * taps).reshape(-1, block, taps).swapaxes(1, 2)
         laid = op.Gather(laid, order.ravel(), axis=1)
     laid = op.reshape(laid, [outputs, inputs, *kernel])
-    if (x.shape[1] or 0) >= block:
+    if inputs >= block or node.attributes.get_int("group", 1) > 1:
         (x,) = op.call("ReorderInput", x, domain=DOMAIN)
     attributes = {a.name: a.value for a in node.attributes.values()}
     (y,) = op.call("Conv", x, laid, *bias, domain=DOMAIN, **{"kernel_shape": kernel, **attributes})
-    (y,) = op.call("ReorderOutput", y, domain=DOMAIN, channels=outputs)
+    (y,) = op.call("ReorderOutput", y, domain=DOMAIN, channels=real)
     return y

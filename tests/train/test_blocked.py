@@ -58,6 +58,10 @@ def domains(model: ir.Model) -> set[str]:
         (16, 32, 5, 1, {"auto_pad": "SAME_UPPER"}),
         (3, 32, 3, 1, {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
         (48, 48, 3, 48, {"pads": [1, 1, 1, 1]}),
+        (29, 28, 3, 1, {"pads": [1, 1, 1, 1]}),
+        (14, 5, 3, 1, {"pads": [1, 1, 1, 1]}),
+        (1, 16, 3, 1, {}),
+        (32, 7, 3, 1, {"pads": [1, 1, 1, 1]}),
     ],
 )
 @pytest.mark.parametrize("bias", [True, False])
@@ -74,8 +78,8 @@ def test_a_convolution_in_blocks_gives_what_it_gave(
 
 @pytest.mark.parametrize(
     ("channels", "outputs", "kernel", "group"),
-    [(24 + 1, 32, 3, 1), (32, 30, 3, 1), (32, 32, 1, 1), (32, 32, 3, 2)],
-    ids=["odd channels", "odd outputs", "one tap", "groups"],
+    [(17, 17, 3, 1), (18, 20, 3, 1), (32, 32, 1, 1), (32, 32, 3, 2)],
+    ids=["many zeros", "zeros on both sides", "one tap", "groups"],
 )
 def test_what_blocks_do_not_fit_or_do_not_help_stays(
     channels: int, outputs: int, kernel: int, group: int
