@@ -38,8 +38,8 @@ __all__ = ["blocked", "fed_session"]
 DOMAIN = "com.microsoft.nchwc"
 SIZES = (16, 8)
 LEAST_FILLED = 2 / 3
-"""Share of the products that are none with zeros, where channels do not fill their blocks; what is less than a block does
-not count, for convolutions of so few channels are slow without blocks."""
+"""Share of the products that are none with zeros, where channels do not fill their blocks; what is less than a block
+does not count, for convolutions of so few channels are slow without blocks."""
 MOST_WEIGHTS = 100
 """Weights of a convolution for each value that it reads or gives a sample, up to which laying them out pays."""
 
