@@ -247,11 +247,11 @@ def _crop(op: Ops, node: ir.Node) -> None:
 
 @_changed(13, "Softmax", "LogSoftmax", "Hardmax")
 def _softmax(op: Ops, node: ir.Node) -> None:
-    """The axes from `axis` (1 by default) on were one; they still are where it is the last."""
+    """The axes from `axis` (1 by default) on were one; they still are where those behind it are of size 1."""
     x = _in(op, node)
-    axis = node.attributes.get_int("axis", 1)
-    if axis in {-1, x.rank - 1}:
-        node.attributes.add(ir.AttrInt64("axis", -1))
+    axis = node.attributes.get_int("axis", 1) % x.rank
+    if all(size == 1 for size in x.shape[axis + 1 :]):
+        node.attributes.add(ir.AttrInt64("axis", axis))
         op.graph.append(node)
         return
     flat = op.call(node.op_type, op.Flatten(x, axis=axis), axis=-1)[0]

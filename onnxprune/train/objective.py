@@ -14,6 +14,7 @@ small, else batch by batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -209,10 +210,12 @@ def _supervised(
                 return Objective(error, array.shape[1:], words="squared error against the labels")
             continue
         for axis in (1, array.ndim - 1):
-            fits = array.ndim == labels.ndim + 1 and array.shape[axis] > 1
-            if fits and np.delete(array.shape, axis).tolist() == list(labels.shape):
+            places = np.delete(array.shape, axis) if array.ndim > 1 else np.array([])
+            same = [n for n in places if n != 1] == [n for n in labels.shape if n != 1]
+            if array.ndim > 1 and array.shape[axis] > 1 and same:
                 entropy = CrossEntropy(name, labels=LABELS, axis=axis, smoothing=smoothing)
-                return Objective(entropy, labels.shape[1:], words="cross-entropy of the labels")
+                shape = tuple(int(n) for n in places[1:])
+                return Objective(entropy, shape, words="cross-entropy of the labels")
     for name, array in outputs.items():
         same = tuple(n for n in array.shape if n != 1) == tuple(n for n in labels.shape if n != 1)
         if labels.dtype.kind != "f" and same and (len(labels) > 1 or array.size == labels.size):
@@ -233,9 +236,11 @@ def _distilled(model: ir.Model, outputs: Mapping[str, np.ndarray], temperature: 
         teacher[name] = f"{TEACHER}{name}"
         node = producers.get(name)
         axis = 1
-        scores = array.ndim == 2 and array.shape[1] > 1
+        scores = array.ndim > 1 and array.shape[1] > 1 == math.prod(array.shape[2:])
         if node is not None and node.op_type in ("Softmax", "LogSoftmax") and array.ndim > 1:
-            axis, scores = node.attributes.get_int("axis", -1) % array.ndim, True
+            default = -1 if model.graph.opset_imports.get("", 1) >= 13 else 1
+            axis = node.attributes.get_int("axis", default) % array.ndim
+            scores = array.shape[axis] > 1
         if scores:
             loss: Loss = Distillation(
                 name, teacher=teacher[name], axis=axis, temperature=temperature

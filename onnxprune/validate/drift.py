@@ -153,6 +153,8 @@ class _Total:
         self.largest = max(self.largest, float(np.abs(y - x).max()))
 
     def _add_decisions(self, a: np.ndarray, b: np.ndarray) -> None:
+        if a.dtype.kind in "fV" and a.ndim > 2 and a.shape[2:] == (1,) * (a.ndim - 2):
+            a, b = (v.reshape(v.shape[:2]) for v in (a, b))  # classes of one place
         if a.dtype.kind in "fV" and a.ndim and a.shape[-1] > 1 and a.size:
             a, b = a.argmax(-1), b.argmax(-1)
         self.agreed += int(np.sum(a == b))

@@ -4,6 +4,7 @@ from dataclasses import replace as with_
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper
@@ -118,3 +119,38 @@ def test_batches_hold_every_sample_once_and_a_short_one_is_left_out() -> None:
         5,
         5,
     ]
+
+
+SPATIAL = """
+<ir_version: 6, opset_import: ["" : {opset}]>
+g (float[N,3,4,4] x) => (float[N,5,1,1] y) {{
+    c = Conv (x, w)
+    p = GlobalAveragePool (c)
+    y = {end} (p)
+}}
+"""
+
+
+@pytest.mark.parametrize("opset", [7, 12])
+@pytest.mark.parametrize("end", ["Softmax", "Identity"])
+def test_classes_of_a_single_place_are_scores(opset: int, end: str) -> None:
+    random_ = np.random.default_rng(0)
+    models = []
+    for _ in range(2):
+        model = ir.from_proto(onnx.parser.parse_model(SPATIAL.format(opset=opset, end=end)))
+        value = model.graph.node(0).inputs[1]
+        assert value is not None
+        array = random_.normal(size=(5, 3, 1, 1)).astype(np.float32)
+        value.const_value = ir.tensor(array, name="w")
+        value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
+        model.graph.register_initializer(value)
+        models.append(model)
+    images = random_.normal(size=(64, 3, 4, 4)).astype(np.float32) * 3
+    common = TrainOptions(epochs=20, lr=0.05, threads=1, block_epochs=0, augment=())
+    found = fit(models[0], Dataset({"x": images}, None), models[1], common).trained
+    assert 0 < found.best.loss < 0.1 * found.start.loss
+    labels = np.arange(64) % 5
+    goal = objective(models[0], Dataset({"x": images}, labels), None)
+    assert (type(goal.loss).__name__, goal.labels) == ("CrossEntropy", (1, 1))
+    labelled = fit(models[0], Dataset({"x": images}, labels), None, common).trained
+    assert labelled.best.loss < labelled.start.loss

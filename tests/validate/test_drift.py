@@ -115,3 +115,17 @@ def test_outputs_of_other_names_are_matched_by_place(tmp_path: Path) -> None:
     path = write(tmp_path / "b.onnx", [node], {"w": weight}, {"x": ["n", 4]}, output="z")
     (result,) = drift(session(linear(tmp_path / "a.onnx", weight)), session(path), [{"x": X}])
     assert (result.output, result.relative_error) == ("y", 0)
+
+
+def test_classes_of_a_single_place_are_told_apart(tmp_path: Path) -> None:
+    results = []
+    for seed in (1, 2):
+        node = helper.make_node("Conv", ["x", "w"], ["y"])
+        weights = {"w": random(5, 4, 1, 1, seed=seed)}
+        path = write(tmp_path / f"{seed}.onnx", [node], weights, {"x": ["n", 4, 1, 1]})
+        results.append(session(path))
+    feed = {"x": X[:, :, None, None]}
+    (same,), (other,) = drift(results[0], results[0], [feed]), drift(*results, [feed])
+    a, b = (each.run(None, feed)[0][:, :, 0, 0].argmax(1) for each in results)
+    assert same.agreement == 1
+    assert other.agreement == pytest.approx(np.mean(a == b))
