@@ -160,13 +160,17 @@ def widened(
     """
     goal = target * cost.total({})
     kept = {dim: len(left) for dim, left in consumers.left.items()}
+    full = set[Dim]()  # have no room for all of what went last, so for nothing that went before it
     for dim, indices in reversed(consumers.gone):
-        step = steps.get(dim, len(indices))
+        if dim in full:
+            continue
+        step, before = steps.get(dim, len(indices)), kept[dim]
         for more in range(len(indices), 0, -step):
-            wider = {**kept, dim: kept[dim] + more}
-            if cost.total(wider) <= goal:
-                kept = wider
+            if cost.total({**kept, dim: before + more}) <= goal:
+                kept[dim] = before + more
                 break
+        if kept[dim] < before + len(indices):
+            full.add(dim)
     return kept
 
 
