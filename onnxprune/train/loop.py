@@ -55,7 +55,11 @@ class Evaluated:
 
         They can where shares of right answers differ by more than their standard error.
         """
-        if self.accuracy is not None and other.accuracy is not None and "top" in self.metric:
+        if (
+            self.accuracy is not None
+            and other.accuracy is not None
+            and self.metric.startswith("top")
+        ):
             share = (self.accuracy + other.accuracy) / 2
             error = math.sqrt(share * (1 - share) / max(self.samples, 1))
             if abs(self.accuracy - other.accuracy) > error:

@@ -59,14 +59,12 @@ def weight_gradient(
     return _product_per_row(dy, x, known, w, weights)
 
 
-_A_FLOAT = 100
-"""Multiplications that take as long as copying a number."""
-_MOST_COLUMNS_TO_ADD = 8
+_A_FLOAT, _A_RUN = 100, 10
+"""Multiplications that take as long as copying a number; numbers that take as long to copy as to find their run."""
+_MOST_TO_ADD = 8
 """Columns of a product for each number that is summed over, up to which products are added up."""
 _MANY = 1000
 """Pixels, where they are not known."""
-_A_RUN = 10
-"""Numbers that take as long to copy as to find where a run of numbers starts."""
 
 
 def _whole_windows_pay(outputs: int, inputs: int, w: Window, rows: int) -> bool:
@@ -126,7 +124,7 @@ def _sum_of_products(left: Tensor, right: Tensor, rows: int, inner: int, columns
     Adding the samples' products takes longer than laying the samples side by side where products are large.
     """
     op = left.ops
-    if columns <= _MOST_COLUMNS_TO_ADD * inner:
+    if columns <= _MOST_TO_ADD * inner:
         return op.sum(op.MatMul(left, right), [0])
     beside = op.reshape(op.Transpose(left, perm=[1, 0, 2]), [rows, -1])
     return op.MatMul(beside, op.reshape(right, [-1, columns]))
@@ -200,7 +198,7 @@ def _diagonals(dy: Tensor, x: Tensor, sizes: Shape, w: Window, channels: int) ->
     op, (height, width) = dy.ops, (size or 0 for size in sizes)
     (down, right), (s_down, s_right), (d_down, d_right) = w.kernel, w.strides, w.dilations
     out = w.windows([height, width])
-    image, dy = op.Transpose(x, perm=[1, 0, 2, 3]), op.Transpose(dy, perm=[1, 0, 2, 3])
+    image, dy = (op.transpose(each, _channels_first(w)) for each in (x, dy))
     wide = width + w.begin[1] + w.end[1]
     found = []
     for i in range(down):
@@ -229,16 +227,16 @@ def _diagonals(dy: Tensor, x: Tensor, sizes: Shape, w: Window, channels: int) ->
 
 
 def _swapped_convolution(dy: Tensor, x: Tensor, weights: Tensor, w: Window, group: int) -> Tensor:
-    op, axes = dy.ops, list(range(2, 2 + w.rank))
+    op, axes, swap = dy.ops, list(range(2, 2 + w.rank)), _channels_first(w)
     inputs = weights.shape[1] or 0
-    image = op.transpose(x, [1, 0, *axes])
+    image = op.transpose(x, swap)
     if group > 1:  # (g c) x N  ->  c x (g N): the batches of the groups side by side
         image = op.reshape_before(image, [group, inputs, -1], x, 2)
         image = op.Transpose(image, perm=[1, 0, 2, *(a + 1 for a in axes)])
         image = op.reshape_before(image, [inputs, -1], x, 2)
     result = op.Conv(
         image,
-        op.transpose(dy, [1, 0, *axes]),
+        op.transpose(dy, swap),
         strides=list(w.dilations),
         dilations=list(w.strides),
         pads=w.pads,
@@ -246,4 +244,4 @@ def _swapped_convolution(dy: Tensor, x: Tensor, weights: Tensor, w: Window, grou
     )
     if any(s > 1 for s in w.strides):  # inputs after the last window make it more than the kernel
         result = op.Slice(result, [0] * w.rank, list(w.kernel), axes)
-    return op.transpose(result, [1, 0, *axes])
+    return op.transpose(result, swap)

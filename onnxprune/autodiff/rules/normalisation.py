@@ -66,7 +66,7 @@ def batch_normalization(call: Call, dy: Tensor, *running: Tensor | None) -> Grad
     if call.int("training_mode"):
         mean, variance = _of_batch(call, axes)
         inverse = 1.0 / op.Sqrt(variance + epsilon)
-        along = (_sum_of_products(x, dy) - mean * total) * inverse  # sum dy x^
+        along = (_dot_per_channel(x, dy) - mean * total) * inverse  # sum dy x^
         # dx = s r (dy - sum dy / n - x^ sum dy x^ / n), with few passes over the big tensors
         factor, count = scale * inverse, op.size(x, axes, x.dtype)
         slope = factor * inverse * along / count
@@ -81,11 +81,11 @@ def batch_normalization(call: Call, dy: Tensor, *running: Tensor | None) -> Grad
     dx = dy * _column(op, factor, rank)
     if not any(call.wanted[1:]):
         return dx, None, None, None, None
-    along = (_sum_of_products(x, dy) - mean * total) * inverse  # sum dy x^
+    along = (_dot_per_channel(x, dy) - mean * total) * inverse  # sum dy x^
     return dx, along, total, -(factor * total), -0.5 * along * factor * inverse
 
 
-def _sum_of_products(x: Tensor, y: Tensor) -> Tensor:
+def _dot_per_channel(x: Tensor, y: Tensor) -> Tensor:
     """The sum of x y over all axes but that of the channels, by one pass over both: a product of a row and a column."""
     op = x.ops
     if x.rank == 2:
