@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -33,6 +34,8 @@ CLASSES = {"lstm": 10}
 ZERO = 1e-9
 """Of the whole gradient: that of a weight below is zero but for rounding, as of the biases of an attention's keys."""
 AGREED = 1e-4
+SECONDS = 3.0
+"""Of turns, at least."""
 
 
 def build(name: str) -> Any:
@@ -95,7 +98,7 @@ def batch_of(
 
 
 def export(name: str, batch: int, path: Path) -> list[str]:
-    """Write the model and return its parameters' names."""
+    """Write the model, its axis of samples open, and return its parameters' names."""
     import torch
 
     model = build(name)
@@ -108,6 +111,7 @@ def export(name: str, batch: int, path: Path) -> list[str]:
             str(path),
             input_names=["x"],
             output_names=["logits"],
+            dynamic_axes={"x": {0: "N"}, "logits": {0: "N"}},
             opset_version=17,
             dynamo=False,
             do_constant_folding=False,
@@ -148,24 +152,43 @@ def onnx_gradients(
 
     model = load(path)
     x, _ = batch_of(name, batch)
-    backward_model = gradient(model, CrossEntropy("logits"), names, feeds={"x": x})
+    backward_model = gradient(model, CrossEntropy("logits"), names, feeds={"x": x[:2]})
     forward = session(model, (provider,), threads=threads)
-    backward = session(backward_model, (provider,), threads=threads, frugal=True)
     return (
         lambda: forward.run(None, {"x": x})[0],
-        lambda x, labels: backward.run(None, {"x": x, "labels": labels}),
+        in_onnxruntime(backward_model, threads, provider),
+    )
+
+
+def in_onnxruntime(model: Any, threads: int, provider: str) -> Gradients:
+    """A gradient model, on the CPU on parts of the batch."""
+    from onnxprune.runtime.parts import MeanRunner, parts
+    from onnxprune.runtime.sessions import session
+
+    def make(threads: int) -> Any:
+        return session(model, (provider,), threads=threads, frugal=True)
+
+    if provider != "cpu":
+        whole = make(threads)
+        return lambda x, labels: whole.run(None, {"x": x, "labels": labels})
+    runner = MeanRunner(make, threads)
+    size = 4 * sum(math.prod(output.shape.numpy()) for output in model.graph.outputs)
+    return lambda x, labels: list(
+        runner.run({"x": x, "labels": labels}, parts(len(x), size)).values()
     )
 
 
 def times_ms(runs: Sequence[Run], repeat: int) -> list[np.ndarray[Any, Any]]:
-    """Times of each, taken in turns, after one run to warm up."""
+    """Times of each, taken in turns, after one run to warm up; of short runs more."""
     times: list[list[float]] = [[] for _ in runs]
-    for turn in range(repeat + 1):
+    end, turn = time.perf_counter() + SECONDS, 0
+    while turn <= repeat or time.perf_counter() < end:
         for run, found in zip(runs, times, strict=True):
             start = time.perf_counter()
             run()
             if turn:
                 found.append(time.perf_counter() - start)
+        turn += 1
     return [np.array(found) * 1e3 for found in times]
 
 
@@ -194,7 +217,7 @@ def apart_in_float64(name: str, folder: Path) -> float:
     path = folder / "one.onnx"
     names = export(name, 1, path)
     x, labels = batch_of(name, 1)
-    model = gradient(load(path), CrossEntropy("logits"), names, feeds={"x": x})
+    model = gradient(load(path), CrossEntropy("logits"), names, feeds={"x": x[:2]})
     outputs = [value.name or "" for value in model.graph.outputs]
     found = Double(model)({"x": x, "labels": labels}, outputs)
     return errors([found[output] for output in outputs[1:]], exact_gradients(name, 1))[1]
@@ -250,18 +273,14 @@ def _memory(task: str, provider: str) -> None:
         _torchvision()
     else:
         import onnxprune.autodiff
-        import onnxprune.runtime.sessions  # noqa: F401
+        import onnxprune.runtime.parts  # noqa: F401
+        from onnxprune.graph import load
     before = _resident_kb()
-    if side == "torch":
-        run: Any = torch_gradients(name, threads)
-    else:
-        from onnxprune.runtime.sessions import session
-
-        gradients = session(path, (provider,), threads=threads, frugal=True)
-
-        def run(x: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Any:
-            return gradients.run(None, {"x": x, "labels": labels})
-
+    run = (
+        torch_gradients(name, threads)
+        if side == "torch"
+        else in_onnxruntime(load(path), threads, provider)
+    )
     for _ in range(2):
         run(*batch_of(name, batch))
     print((_peak_kb() - before) / 1024)
@@ -326,7 +345,7 @@ def _row(name: str, folder: Path, options: argparse.Namespace) -> float:
     if not options.no_memory:
         x, _ = batch_of(name, options.batch)
         backward = folder / "backward.onnx"
-        save(gradient(load(path), CrossEntropy("logits"), names, feeds={"x": x}), backward)
+        save(gradient(load(path), CrossEntropy("logits"), names, feeds={"x": x[:2]}), backward)
         mb = [
             peak_mb(side, at, options, name) for side, at in (("torch", path), ("onnx", backward))
         ]

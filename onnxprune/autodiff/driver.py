@@ -73,17 +73,25 @@ def gradient(
         for target, found in zip(targets, gradients, strict=True)
     ]
     names = ["loss"] + [f"{target.name}.grad" for target in targets]
-    _finish(prepared, op, results, names)
+    shapes = [ir.Shape(()), *(target.shape for target in targets)]
+    _finish(prepared, op, results, names, shapes)
     return prepared
 
 
-def _finish(model: ir.Model, op: Ops, results: Sequence[Tensor], names: Sequence[str]) -> None:
-    """Make `results` the outputs, under `names`, and drop what they do not need."""
+def _finish(
+    model: ir.Model,
+    op: Ops,
+    results: Sequence[Tensor],
+    names: Sequence[str],
+    shapes: Sequence[ir.Shape | None],
+) -> None:
+    """Make `results` the outputs, under `names` and of these shapes, and drop what they do not need."""
     graph = model.graph
     taken = {value.name for value in _values(graph)}
     graph.outputs.clear()
-    for result, name in zip(results, names, strict=True):
+    for result, name, shape in zip(results, names, shapes, strict=True):
         output = op.Identity(result)
+        output.value.shape = shape
         while name in taken:
             name += "_"
         taken.add(name)

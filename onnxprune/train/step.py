@@ -82,6 +82,9 @@ class Step:
         averages: Weight name to input name of its moving average; empty without EMA.
         start: Every carried input (weights, their state, averages) and its first value.
         carried: Carried input to the output that holds its next value.
+        means: Values that are means over the samples of the batch: the loss, its gradients, statistics of the batch.
+            Nothing behind them sees a sample.
+        alone: Whether the values of one sample do not depend on the others of its batch.
         loss: Name of the output that holds the loss, penalties included.
         rate: Name of the input that takes the learning rate, a scalar.
         step: Name of the input that takes the number of the update, from 1, an int64 scalar.
@@ -93,6 +96,8 @@ class Step:
     averages: Mapping[str, str]
     start: Arrays
     carried: Mapping[str, str]
+    means: tuple[str, ...]
+    alone: bool
     loss: str
     rate: str
     step: str
@@ -164,6 +169,10 @@ def training_step(
     values = {v.name or "": v for v in [*graph.inputs, *(o for n in graph for o in n.outputs)]}
     total, *gradients = (Tensor(value, op) for value in graph.outputs)
     graph.outputs.clear()
+    sources = [values[source] for source in running.values()]
+    for name, statistic in zip(running, sources, strict=True):
+        statistic.shape = ir.Shape(arrays[name].shape)
+    means = [total.value, *(slope.value for slope in gradients), *sources]
     weights = [Tensor(values[name], op) for name in names]
     decays = [decayed is None or name in decayed for name in names]
     total, gradients = _penalised(op, options, total, weights, gradients, decays)
@@ -212,6 +221,8 @@ def training_step(
         averages,
         carried.start,
         carried.outputs,
+        tuple(mean.name or "" for mean in means),
+        not running,
         result.value.name or "",
         rate.value.name or "",
         count.value.name or "",

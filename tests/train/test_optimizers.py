@@ -135,7 +135,8 @@ def test_buffers_that_stay_on_the_device_give_the_same_as_arrays_passed_around()
     model, data = digits("lstm")
     step = step_of(model, data, AdamW())
     runner, by_hand = Runner(step, threads=1), ByHand(step)
-    for batch in batches(data, model)[:5]:
+    for whole in batches(data, model)[:5]:
+        batch = {name: array[:4] for name, array in whole.items()}  # too small for parts
         loss, _ = by_hand.run(batch, 1e-2)
         assert runner.run(batch, 1e-2) == loss
     found = runner.arrays({name: name for name in step.carried})

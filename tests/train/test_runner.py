@@ -1,0 +1,58 @@
+"""Steps taken in parts of a batch, and as wholes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.runtime.dataset import Dataset
+from onnxprune.train import SGD, AdamW, Optimizer, Runner, Source, StepOptions, live, objective
+from onnxprune.train.halves import halves
+from onnxprune.train.step import Step
+from tests.train.steps import digits, step_of
+
+
+def trained(step: Step, data: Dataset, batch: int, divides: bool) -> dict[str, np.ndarray]:
+    runner = Runner(step, threads=2)
+    runner._divides = runner._divides and divides
+    source = Source(data, objective(digits("resnet")[0], data))
+    losses = [
+        runner.run(source.feed(np.arange(k, k + batch)), 0.05) for k in range(0, 3 * batch, batch)
+    ]
+    return {**runner.arrays({name: name for name in step.start}), "losses": np.array(losses)}
+
+
+@pytest.mark.parametrize("batch", [6, 8, 37])
+@pytest.mark.parametrize("optimizer", [SGD(0.9, weight_decay=1e-4), AdamW(epsilon=1e-4)])
+def test_a_batch_in_parts_takes_the_step_of_the_whole(optimizer: Optimizer, batch: int) -> None:
+    model, data = digits("vit")
+    step = step_of(model, data, optimizer, options=StepOptions(clip_norm=0.5, l1=1e-4))
+    expected, found = (trained(step, data, batch, divides) for divides in (False, True))
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_only_the_first_half_sees_the_batch() -> None:
+    model, data = digits("resnet")
+    mode = live(model, feeds={name: array[:8] for name, array in data.inputs.items()})
+    step = step_of(mode.model, data, SGD(0.9), running=mode.running)
+    first, second = halves(step)
+    fed = {value.name for value in step.model.graph.inputs} - {*step.start, step.rate, step.step}
+    assert fed <= {value.name for value in first.graph.inputs}
+    assert {value.name for value in second.graph.inputs} >= {*step.means, step.rate}
+    assert not fed & {value.name for value in second.graph.inputs}
+    assert [value.name for value in first.graph.outputs] == list(step.means)
+    assert len(step.means) == 1 + len(step.weights) + len(mode.running)
+
+
+def test_statistics_of_a_batch_are_those_of_parts_that_are_not_small() -> None:
+    model, data = digits("resnet")
+    mode = live(model, feeds={name: array[:8] for name, array in data.inputs.items()})
+    step = step_of(mode.model, data, SGD(0.9), running=mode.running)
+    for batch, same in ((32, True), (64, False)):
+        expected, found = (trained(step, data, batch, divides) for divides in (False, True))
+        close = [np.allclose(found[name], array, 1e-4, 1e-5) for name, array in expected.items()]
+        assert all(close) == same
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=0.5, atol=0.1, err_msg=name)
