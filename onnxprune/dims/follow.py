@@ -106,9 +106,11 @@ class _Follower:
         if known is not None and known.kind != "constant_of_shape":
             twin = self.edit.weight[known]
             if len(twin.value.uses()) == 1 and not twin.value.is_graph_output():
-                replace(twin, new.reshape((-1,) * bool(known.shape)))
+                replace(twin, _like(new, known.shape))
                 return
         label = f"{node.name or node.outputs[0].name}/{node.op_type.lower()}{index}"
+        if known is not None:
+            new = _like(new, known.shape)
         self.edit.replace_input(
             node, index, self.edit.constant(_graph(node), label, ir.tensor(new))
         )
@@ -142,6 +144,11 @@ class _Follower:
             pieces.append(piece)
         joined = emit("Concat", pieces, axis=0)
         return made, joined
+
+
+def _like(numbers: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """A list with the rank of another one; all its axes but one are of size 1."""
+    return numbers.reshape([1 if n == 1 else -1 for n in shape])
 
 
 def _sizes(axes: Axes) -> list[int]:

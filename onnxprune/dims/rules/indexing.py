@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.dims.axis import Axis, Sum, size
+from onnxprune.dims.axis import Axis, Dim, Sum, size
 from onnxprune.dims.context import Context
 from onnxprune.dims.registry import axes, specs
 from onnxprune.dims.solver import split
@@ -32,8 +32,8 @@ def gather(node: Context) -> None:
 
 
 def _runs(node: Context, axis: Axis) -> tuple[Axis, ...] | None:
-    given = node.numbers("indices", 1)
-    if given is None or node.rank(1) != 1 or len(given) < 2:
+    given, shape = node.numbers("indices", 1), node.shape(1)
+    if given is None or len(given) < 2 or len(given) != max(shape):
         return None
     n = size(axis)
     indices = np.array(given) % n
@@ -47,7 +47,7 @@ def _runs(node: Context, axis: Axis) -> tuple[Axis, ...] | None:
     picked: list[Axis] = []
     for run in runs:
         picked += [parts[edge] for edge in edges[:-1] if run[0] <= edge <= run[-1]]
-    return (Sum(tuple(picked)),)
+    return tuple(Dim(1) if n == 1 else Sum(tuple(picked)) for n in shape)
 
 
 @axes("GatherND")

@@ -23,6 +23,28 @@ def test_indices_of_gather_are_renumbered() -> None:
     assert cut.shape("w1")[0] == 4
 
 
+def test_a_list_of_indices_may_have_axes_of_size_one() -> None:
+    """PyTorch's exporter writes a view by strides as a Gather of all positions."""
+    model = build(
+        """(float[1,3,4,4] x) => (float[1,2] y) {
+            a = Conv(x, w1)
+            m = GlobalAveragePool(a)
+            flat = Reshape(m, eight)
+            view = Gather(flat, positions)
+            p = Reshape(view, row)
+            y = Gemm<transB=1>(p, w2)
+        }""",
+        w1=(8, 3, 1, 1),
+        w2=(2, 8),
+        eight=np.array([8]),
+        row=np.array([1, 8]),
+        positions=np.arange(8).reshape(1, 8, 1, 1),
+    )
+    cut = assert_cut_equals_mask(model)
+    assert cut.shape("w1")[0] == 4
+    assert cut.shape("positions") == (1, 4, 1, 1)
+
+
 def test_messages_along_the_edges_of_a_graph() -> None:
     """Rows are picked and summed up by indices that are repeated for every channel."""
     model = build(
