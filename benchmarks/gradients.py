@@ -1,14 +1,14 @@
 """Loss and all weight gradients: onnxruntime against PyTorch.
 
-Same weights, same batch, same number of threads, in one process; every model runs in inference mode
+Same weights, same batch, same number of threads; every model runs in inference mode
 (no dropout; the running statistics of BatchNorm are those of the batch, as of a trained network).
-Times are medians of runs taken in turns; `fastest` is the ratio of the fastest runs, which other work on
-the machine disturbs least. Memory is what a process of its own grows by, at its peak,
-from before it loads the model. How far off the gradients are is told for both sides against PyTorch in
-float64: the relative error of the gradient as a whole, and of the worst single weight. Needs torch
+Each side is a process of its own; they take turns, and times are medians over them, ratios the medians of those of a
+round; `fastest` is the ratio of the fastest turns, which other work on the machine disturbs least. Memory is what the
+process grows by, at its peak, from before it loads the model. How far off the gradients are is told for both sides
+against PyTorch in float64: the relative error of the gradient as a whole, and of the worst single weight. Needs torch
 and torchvision, which the program itself does not.
 
-    python benchmarks/gradients.py [--batch 8] [--threads 2] [--repeat 5] [--provider cpu] [MODEL ...]
+    python benchmarks/gradients.py [--batch 8] [--threads 2] [--rounds 7] [--provider cpu] [MODEL ...]
     python benchmarks/gradients.py --exact | --agreement 20 [MODEL ...]
 """
 
@@ -16,12 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,13 +25,15 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from sides import Side, in_turns, serve
+
 MODELS = ("resnet18", "mobilenet_v2", "vit_b_16", "lstm")
 CLASSES = {"lstm": 10}
 ZERO = 1e-9
 """Of the whole gradient: that of a weight below is zero but for rounding, as of the biases of an attention's keys."""
 AGREED = 1e-4
-SECONDS = 3.0
-"""Of turns, at least."""
 
 
 def build(name: str) -> Any:
@@ -142,54 +140,38 @@ def torch_gradients(name: str, threads: int) -> Gradients:
     return run
 
 
-def onnx_gradients(
-    path: Path, names: list[str], name: str, batch: int, threads: int, provider: str
-) -> tuple[Run, Gradients]:
-    """A forward pass, and loss and gradients, in onnxruntime."""
+def write_backward(path: Path, names: list[str], name: str, backward: Path) -> None:
+    """Writes the gradient model of a file."""
     from onnxprune.autodiff import CrossEntropy, gradient
-    from onnxprune.graph import load
-    from onnxprune.runtime.sessions import session
+    from onnxprune.graph import load, save
 
-    model = load(path)
-    x, _ = batch_of(name, batch)
-    backward_model = gradient(model, CrossEntropy("logits"), names, feeds={"x": x[:2]})
-    forward = session(model, (provider,), threads=threads)
-    return (
-        lambda: forward.run(None, {"x": x})[0],
-        in_onnxruntime(backward_model, threads, provider),
-    )
+    x, _ = batch_of(name, 2)
+    save(gradient(load(path), CrossEntropy("logits"), names, feeds={"x": x}), backward)
 
 
-def in_onnxruntime(model: Any, threads: int, provider: str) -> Gradients:
-    """A gradient model, on the CPU on parts of the batch."""
+def onnx_gradients(backward: Path, threads: int, provider: str) -> Gradients:
+    """Loss and gradients of a batch and its labels, in onnxruntime; on the CPU by parts of the batch."""
     from onnxprune.runtime.parts import MeanRunner, parts
     from onnxprune.runtime.sessions import session
 
     def make(threads: int) -> Any:
-        return session(model, (provider,), threads=threads, frugal=True)
+        return session(backward, (provider,), threads=threads, frugal=True)
 
     if provider != "cpu":
         whole = make(threads)
         return lambda x, labels: whole.run(None, {"x": x, "labels": labels})
-    runner = MeanRunner(make, threads)
-    size = 4 * sum(math.prod(output.shape.numpy()) for output in model.graph.outputs)
+    runner, size = MeanRunner(make, threads), backward.stat().st_size  # that of the weights, about
     return lambda x, labels: list(
         runner.run({"x": x, "labels": labels}, parts(len(x), size)).values()
     )
 
 
-def times_ms(runs: Sequence[Run], repeat: int) -> list[np.ndarray[Any, Any]]:
-    """Times of each, taken in turns, after one run to warm up; of short runs more."""
-    times: list[list[float]] = [[] for _ in runs]
-    end, turn = time.perf_counter() + SECONDS, 0
-    while turn <= repeat or time.perf_counter() < end:
-        for run, found in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            run()
-            if turn:
-                found.append(time.perf_counter() - start)
-        turn += 1
-    return [np.array(found) * 1e3 for found in times]
+def forward(path: Path, name: str, batch: int, threads: int, provider: str) -> Run:
+    """A forward pass in onnxruntime."""
+    from onnxprune.runtime.sessions import session
+
+    made, (x, _) = session(path, (provider,), threads=threads), batch_of(name, batch)
+    return lambda: made.run(None, {"x": x})
 
 
 def exact_gradients(name: str, batch: int) -> list[np.ndarray[Any, Any]]:
@@ -228,7 +210,9 @@ def agreement(name: str, folder: Path, options: argparse.Namespace) -> str:
     path = folder / "model.onnx"
     names = export(name, options.batch, path)
     theirs = torch_gradients(name, options.threads)
-    _, ours = onnx_gradients(path, names, name, options.batch, options.threads, options.provider)
+    backward = folder / "backward.onnx"
+    write_backward(path, names, name, backward)
+    ours = onnx_gradients(backward, options.threads, options.provider)
     apart = []
     for seed in range(options.agreement):
         x, labels = batch_of(name, options.batch, seed)
@@ -249,41 +233,27 @@ def errors(found: Sequence[Any], exact: Sequence[Any]) -> tuple[float, float]:
     return float(np.linalg.norm(off)) / whole, float((off[live] / norms[live]).max())
 
 
-def peak_mb(side: str, path: Path, options: argparse.Namespace, name: str) -> float:
-    """Peak growth of a fresh process that runs one side twice."""
-    task = json.dumps([side, str(path), name, options.batch, options.threads])
-    command = [sys.executable, __file__, "--provider", options.provider, "--memory", task]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def _resident_kb() -> int:
-    """What the process holds now (its peak so far would include the parent's, before exec)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() // 1024
-
-
-def _peak_kb() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
-def _memory(task: str, provider: str) -> None:
+def worker(task: str, provider: str) -> None:
+    """Takes steps as it is told to."""
     side, path, name, batch, threads = json.loads(task)
+    given = batch_of(name, batch)
     if side == "torch":
         _torchvision()
     else:
-        import onnxprune.autodiff
-        import onnxprune.runtime.parts  # noqa: F401
-        from onnxprune.graph import load
-    before = _resident_kb()
-    run = (
-        torch_gradients(name, threads)
-        if side == "torch"
-        else in_onnxruntime(load(path), threads, provider)
-    )
-    for _ in range(2):
-        run(*batch_of(name, batch))
-    print((_peak_kb() - before) / 1024)
+        import onnxprune.runtime.parts
+        import onnxprune.runtime.sessions  # noqa: F401
+
+    def make() -> Run:
+        if side == "forward":
+            return forward(Path(path), name, batch, threads, provider)
+        gradients = (
+            torch_gradients(name, threads)
+            if side == "torch"
+            else onnx_gradients(Path(path), threads, provider)
+        )
+        return lambda: gradients(*given)
+
+    serve(make)
 
 
 def main() -> None:
@@ -292,15 +262,14 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--provider", default="cpu")
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory columns out")
     parser.add_argument("--exact", action="store_true", help="only compare in float64, one sample")
     parser.add_argument("--agreement", type=int, metavar="N", help="only compare N batches")
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.memory:
-        _memory(options.memory, options.provider)
+    if options.worker:
+        worker(options.worker, options.provider)
         return
     if options.exact:
         for name in options.models:
@@ -325,36 +294,32 @@ def main() -> None:
 
 
 def _row(name: str, folder: Path, options: argparse.Namespace) -> float:
-    from onnxprune.autodiff import CrossEntropy, gradient
-    from onnxprune.graph import load, save
-
-    path = folder / "model.onnx"
+    path, backward = folder / "model.onnx", folder / "backward.onnx"
     names = export(name, options.batch, path)
+    write_backward(path, names, name, backward)
     given = batch_of(name, options.batch)
-    theirs = torch_gradients(name, options.threads)
-    forward, ours = onnx_gradients(
-        path, names, name, options.batch, options.threads, options.provider
-    )
     exact = exact_gradients(name, options.batch)
-    found = [side(*given)[1:] for side in (ours, theirs)]
+    found = [
+        onnx_gradients(backward, options.threads, options.provider)(*given)[1:],
+        torch_gradients(name, options.threads)(*given)[1:],
+    ]
     off, apart = [errors(side, exact) for side in found], errors(*found)
-    times = times_ms((lambda: theirs(*given), lambda: ours(*given), forward), options.repeat)
-    torch_ms, onnx_ms, forward_ms = (float(np.median(each)) for each in times)
-    fastest = times[1].min() / times[0].min()
-    memory = ["", "", ""]
-    if not options.no_memory:
-        x, _ = batch_of(name, options.batch)
-        backward = folder / "backward.onnx"
-        save(gradient(load(path), CrossEntropy("logits"), names, feeds={"x": x[:2]}), backward)
-        mb = [
-            peak_mb(side, at, options, name) for side, at in (("torch", path), ("onnx", backward))
-        ]
-        memory = [f"{mb[0]:.0f}", f"{mb[1]:.0f}", f"{mb[1] / mb[0]:.2f}"]
+
+    def start(side: str, at: Path) -> Side:
+        task = json.dumps([side, str(at), name, options.batch, options.threads])
+        return Side(__file__, ["--provider", options.provider, "--worker", task])
+
+    sides = [start("torch", path), start("onnx", backward), start("forward", path)]
+    theirs, ours, once = in_turns(sides, options.rounds)
+    ratio, fastest = float(np.median(ours / theirs)), ours.min() / theirs.min()
     cells = [name, *(f"{whole:.0e} / {worst:.0e}" for whole, worst in (apart, *off))]
-    cells += [f"{torch_ms:.0f}", f"{onnx_ms:.0f}"]
-    cells += [f"{onnx_ms / torch_ms:.2f}", f"{fastest:.2f}", f"{onnx_ms / forward_ms:.2f}", *memory]
-    print("| " + " | ".join(cells) + " |", flush=True)
-    return onnx_ms / torch_ms
+    cells += [f"{np.median(each) * 1e3:.0f}" for each in (theirs, ours)]
+    cells += [f"{ratio:.2f}", f"{fastest:.2f}", f"{np.median(ours / once):.2f}"]
+    cells += [f"{side.peak_mb:.0f}" for side in sides[:2]]
+    print(
+        "| " + " | ".join([*cells, f"{sides[1].peak_mb / sides[0].peak_mb:.2f}"]) + " |", flush=True
+    )
+    return ratio
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """A training step in onnxruntime against PyTorch: samples a second, and memory.
 
 Forward, cross-entropy, backward and update (SGD with momentum and weight decay) of the same architecture at the same
-batch with the same threads; BatchNormalization live where the network has any. Each side is a process of its own, so
-that neither's idle threads nor memory count for the other: they take turns, a few steps at a time, and the ratio is
-the median over the turns. Memory is what the process grows by at its peak from before it builds the model, building
-included. Needs torch and torchvision, which the program itself does not.
+batch with the same threads; BatchNormalization live where the network has any. Each side is a process of its own; they
+take turns, and the ratio is the median over the turns. Memory is what the process grows by at its peak from before it
+builds the model, building included. Needs torch and torchvision, which the program itself does not.
 
     python benchmarks/training.py [--threads 2] [--rounds 7] [--provider cpu] [MODEL ...]
 """
@@ -13,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +23,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from gradients import _peak_kb, _resident_kb, _torchvision
+from gradients import _torchvision
+from sides import Side, in_turns, serve
 
 BATCH = {"resnet18": 16, "mobilenet_v2": 16, "resnet20": 128, "vgg": 128, "vit": 128}
 RATE = 1e-4
@@ -180,58 +178,27 @@ def onnx_step(name: str, path: Path, threads: int, provider: str) -> Callable[[]
 
 
 def worker(side: str, name: str, path: Path, threads: int, provider: str) -> None:
-    """Takes as many steps as each line of input says, and prints their seconds and the peak so far in MB."""
+    """Takes steps as it is told to."""
     if side == "torch":
         _torchvision()
+        serve(lambda: torch_step(name, threads, provider))
     else:
         import onnxprune.train  # noqa: F401
-    before = _resident_kb()
-    if side == "torch":
-        step = torch_step(name, threads, provider)
-    else:
-        step = onnx_step(name, path, threads, provider)
-    for line in sys.stdin:
-        began = time.perf_counter()
-        for _ in range(int(line)):
-            step()
-        seconds = time.perf_counter() - began
-        print(seconds, (_peak_kb() - before) / 1024, flush=True)
+
+        serve(lambda: onnx_step(name, path, threads, provider))
 
 
 def measure(name: str, folder: Path, options: argparse.Namespace) -> tuple[list[float], float]:
     """Cells of the table, and the ratio of the speeds."""
     path = folder / f"{name}.onnx"
     export(name, path)
-    common = ["--threads", str(options.threads), "--provider", options.provider, name]
-    sides = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--worker", side, "--path", str(path), *common],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for side in ("torch", "onnx")
-    ]
-
-    def take(side: Any, steps: int) -> tuple[float, float]:
-        side.stdin.write(f"{steps}\n")
-        side.stdin.flush()
-        seconds, peak = side.stdout.readline().split()
-        return float(seconds) / steps, float(peak)
-
-    for side in sides:
-        take(side, 2)  # warm up
-    times: list[list[float]] = [[], []]
-    peaks = [0.0, 0.0]
-    for _ in range(options.rounds):
-        for which, side in enumerate(sides):
-            seconds, peaks[which] = take(side, options.steps)
-            times[which].append(seconds)
-    for side in sides:
-        side.stdin.close()
-        side.wait()
-    ratio = float(np.median(np.divide(*times)))
+    common = ["--path", str(path), "--threads", str(options.threads), name]
+    common += ["--provider", options.provider]
+    sides = [Side(__file__, ["--worker", side, *common]) for side in ("torch", "onnx")]
+    times = in_turns(sides, options.rounds)
+    ratio = float(np.median(times[0] / times[1]))
     speeds = [BATCH[name] / float(np.median(each)) for each in times]
+    peaks = [side.peak_mb for side in sides]
     return [*speeds, ratio, *peaks, peaks[1] / peaks[0]], ratio
 
 
@@ -241,7 +208,6 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(BATCH))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=2, help="of a turn")
     parser.add_argument("--provider", default="cpu")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)

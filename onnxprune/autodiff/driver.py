@@ -90,13 +90,14 @@ def _finish(
     taken = {value.name for value in _values(graph)}
     graph.outputs.clear()
     for result, name, shape in zip(results, names, shapes, strict=True):
-        output = op.Identity(result)
-        output.value.shape = shape
+        value = result.value
+        if value.is_graph_output() or not (value.name or "").startswith(op.prefix):
+            value = op.Identity(result).value
         while name in taken:
             name += "_"
         taken.add(name)
-        output.value.name = name
-        graph.outputs.append(output.value)
+        value.name, value.shape = name, shape
+        graph.outputs.append(value)
     graph.sort()  # a rule may have replaced what it found
     drop_unused(graph)
     for branching in [node for node in graph.all_nodes() if node.op_type == "If"]:

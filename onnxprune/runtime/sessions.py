@@ -155,6 +155,8 @@ def _options(optimize: bool, threads: int | None, frugal: bool) -> ort.SessionOp
         _register_arena()
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.use_env_allocators", "1")
+        # The way back reads weights as they are: packed ones would be a second copy.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         # Threads that spin for long between nodes so many and small take the time of those that work.
         options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     # Threads that spin after a run would slow down whatever comes next, such as another session.

@@ -28,7 +28,7 @@ __all__ = ["Epoch", "Evaluate", "Evaluated", "Trained", "train"]
 
 EXPLODED = 1e4
 """A loss that has grown by this factor has diverged, even if it is finite still."""
-HARM = 2.0
+HARM = 4.0
 """A first epoch that makes the loss grow by this factor, on the samples held aside, had too high a rate."""
 LOWER = 4.0
 """By what the rate is divided then."""

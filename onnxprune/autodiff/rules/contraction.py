@@ -18,16 +18,15 @@ from onnxprune.autodiff.registry import Call, Gradients, vjp
 def matmul(call: Call, dy: Tensor) -> Gradients:
     """As numpy.matmul: 1-D operands are a row or a column, leading axes broadcast.
 
-    With a 2-D B (weights), all leading axes are one: dB is one product over all rows.
+    With a 2-D B (weights), all leading axes are one. A Gemm reads B as it is; of a Transpose of weights onnxruntime
+    would keep the result.
     """
     op, (a, b) = call.op, call.inputs
-    if b.rank == 2 and a.rank >= 2:
-        rows = op.reshape(dy, [-1, b.shape[1]]) if b.shape[1] and a.rank > 2 else dy
-        flat = op.reshape(a, [-1, b.shape[0]]) if b.shape[0] and a.rank > 2 else a
-        if rows is not dy or a.rank == 2:
-            return op.MatMul(dy, op.Transpose(b, perm=[1, 0])), op.MatMul(
-                op.Transpose(flat, perm=[1, 0]), rows
-            )
+    if b.rank == 2 and a.rank >= 2 and all(b.shape):
+        if a.rank == 2:
+            return op.Gemm(dy, b, transB=1), op.Gemm(a, dy, transA=1)
+        flat, rows = (op.reshape(x, [-1, n]) for x, n in zip((a, dy), b.shape, strict=True))
+        return op.reshape_like(op.Gemm(rows, b, transB=1), a), op.Gemm(flat, rows, transA=1)
     if a.rank == 1:
         dy = op.Unsqueeze(dy, [-1] if b.rank == 1 else [-2])
     if b.rank == 1:
