@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,8 @@ __all__ = [
 
 LOWERINGS = 4
 """How often a rate that nobody chose is lowered where it does harm."""
+SAME = 1e-3
+"""Relative difference of losses that are the same, to rounding."""
 LEAST_LIVE = 8
 """Samples that a batch must have for its statistics to mean anything."""
 
@@ -129,6 +132,7 @@ def fit_to(
     forward = fed_session(
         evaluation(lifted, goal.loss, {**feeds, **arrays}), options.providers, options.threads
     )
+    runner.divides = runner.divides and _apart(runner, forward, test, batch)
     names = [value.name or "" for value in model.graph.outputs]
     trained = train(
         runner,
@@ -202,6 +206,26 @@ def _schedule(options: TrainOptions, data: Dataset) -> Any:
     return schedule(options.schedule, warmup)
 
 
+def _apart(runner: Runner, forward: ort.InferenceSession, test: Source, batch: int) -> bool:
+    """Whether the loss of a batch is the mean of those of its halves, so that its samples do not see each other."""
+    count = min(batch, len(test.data))
+    if test.data.stacked or count < 2:
+        return False
+    state, feed, half = _state(runner), test.feed(np.arange(count)), count // 2
+    whole, first, second = (
+        float(evaluate(forward, state, {name: array[part] for name, array in feed.items()})[-1])
+        for part in (slice(None), slice(half), slice(half, None))
+    )
+    return math.isclose(whole, (half * first + (count - half) * second) / count, rel_tol=SAME)
+
+
+def _state(runner: Runner) -> dict[str, ort.OrtValue]:
+    """The weights that a runner has come to, averaged where averages are kept."""
+    step = runner.step
+    own = {name: name for name in step.carried if not name.startswith(step.prefix)}
+    return runner.values({**own, **step.averages})
+
+
 def _evaluate(
     runner: Runner,
     forward: ort.InferenceSession,
@@ -211,9 +235,7 @@ def _evaluate(
     batch: int,
 ) -> Evaluated:
     """Loss and, with labels, accuracy of the state that a runner is in."""
-    step, data = runner.step, test.data
-    own = {name: name for name in step.carried if not name.startswith(step.prefix)}
-    state = runner.values({**own, **step.averages})
+    state, data = _state(runner), test.data
     losses, results, counts = [], [], []
     for rows in data.batch_rows(batch):
         places = np.arange(rows.start, rows.stop)

@@ -73,7 +73,7 @@ class TrainOptions:
         exclude: Patterns of names that are not trained.
         seed: Of the order of the samples and of those held aside.
         providers: Execution providers by name.
-        threads: Threads within an operator; None leaves the choice to onnxruntime.
+        threads: Cores to use; None: all there are.
     """
 
     epochs: int | None = None

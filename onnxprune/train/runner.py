@@ -37,6 +37,11 @@ class Runner:
         step: The step; starts from its `start`.
         providers: onnxruntime providers by name.
         threads: Cores to use; None: all there are.
+
+    Attributes:
+        step: The step.
+        count: Steps taken.
+        divides: Whether batches go through in parts.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class Runner:
         self.count = 0
         self._providers, self._threads = providers, threads
         on_cpu = resolve(providers)[0][0] == "CPUExecutionProvider"
-        self._divides = on_cpu and _takes_any_batch(step)
+        self.divides = on_cpu and _takes_any_batch(step)
         self._device = "cpu" if on_cpu else "cuda"
         self._buffers = [
             {name: self._value(array.copy()) for name, array in step.start.items()},
@@ -83,7 +88,7 @@ class Runner:
         return float(self._loss)
 
     def _parts(self, samples: int) -> list[slice]:
-        if not self._divides:
+        if not self.divides:
             return []
         size = sum(self.step.start[name].nbytes for name in self.step.weights)
         return parts(samples, size, None if self.step.alone else LIVE)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.train import SGD, AdamW, Optimizer, Runner, Source, StepOptions, live, objective
+from onnxprune.runtime.parts import MeanRunner
+from onnxprune.train import (
+    SGD,
+    AdamW,
+    Optimizer,
+    Runner,
+    Source,
+    StepOptions,
+    TrainOptions,
+    fit,
+    live,
+    objective,
+)
 from onnxprune.train.halves import halves
 from onnxprune.train.step import Step
+from tests.loaded import loaded
 from tests.train.steps import digits, step_of
 
 
 def trained(step: Step, data: Dataset, batch: int, divides: bool) -> dict[str, np.ndarray]:
     runner = Runner(step, threads=2)
-    runner._divides = runner._divides and divides
+    runner.divides = runner.divides and divides
     source = Source(data, objective(digits("resnet")[0], data))
     losses = [
         runner.run(source.feed(np.arange(k, k + batch)), 0.05) for k in range(0, 3 * batch, batch)
@@ -56,3 +71,30 @@ def test_statistics_of_a_batch_are_those_of_parts_that_are_not_small() -> None:
         assert all(close) == same
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=0.5, atol=0.1, err_msg=name)
+
+
+@pytest.mark.parametrize(("scores", "divided"), [("Identity(h)", True), ("Sub(h, mean)", False)])
+def test_samples_that_see_each_other_stay_together(
+    scores: str, divided: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    model = loaded(
+        f"""(float[N,6] x) => (float[N,4] y) {{
+            h = MatMul(x, w)
+            mean = ReduceMean<axes=[0]>(h)
+            y = {scores}
+        }}""",
+        w=(6, 4),
+    )
+    data = Dataset({"x": random.normal(size=(64, 6)).astype(np.float32)}, random.integers(0, 4, 64))
+    used = list[int]()
+    run = MeanRunner.run
+
+    def counted(self: MeanRunner, batch: Any, slices: Any, fixed: Any = None) -> Any:
+        used.append(len(slices))
+        return run(self, batch, slices, fixed)
+
+    monkeypatch.setattr(MeanRunner, "run", counted)
+    done = fit(model, data, None, TrainOptions(epochs=1, batch_size=16, optimizer="adamw"))
+    assert done.trained.epochs
+    assert bool(used) == divided
