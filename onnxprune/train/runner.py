@@ -50,9 +50,9 @@ class Runner:
         self.step = step
         self.count = 0
         self._providers, self._threads = providers, threads
-        on_cpu = resolve(providers)[0][0] == "CPUExecutionProvider"
-        self.divides = on_cpu and _takes_any_batch(step)
-        self._device = "cpu" if on_cpu else "cuda"
+        first = resolve(providers)[0][0]
+        self.divides = first == "CPUExecutionProvider" and _takes_any_batch(step)
+        self._device = "cuda" if first == "CUDAExecutionProvider" else "cpu"
         self._buffers = [
             {name: self._value(array.copy()) for name, array in step.start.items()},
             {name: self._value(np.empty_like(array)) for name, array in step.start.items()},
