@@ -224,9 +224,26 @@ def _is_pointwise(use: Use, k: int) -> bool:
     return math.prod(use.weight.shape[2:]) == 1 and use.node.attributes.get_int("group", 1) == 1
 
 
+def _is_depthwise_in_blocks(info: DimInfo) -> bool:
+    """Whether a depthwise convolution runs over a Dim, and in whole blocks of channels so far."""
+    return info.size % channel_step() == 0 and any(
+        use.node is not None
+        and use.node.op_type in ("Conv", "FusedConv")
+        and (use.index, k) == (1, 0)
+        and use.weight.shape[1] == 1 < use.node.attributes.get_int("group", 1)
+        for use, k in info.slices
+    )
+
+
 def step_of(info: DimInfo, options: PruneOptions) -> int:
-    """What a Dim keeps a multiple of: less where an index is several positions of an axis, or the Dim is narrow."""
+    """What a Dim keeps a multiple of: less where an index is several positions of an axis, or the Dim is narrow.
+
+    Where widths are free, those of a depthwise convolution are not: with channels that do not fill their blocks
+    onnxruntime takes it for any grouped one, which is many times slower than what the original's kernel was.
+    """
     given = _given_step(options)
+    if options.round_to is None and _is_depthwise_in_blocks(info):
+        given = None
     step = channel_step() if given is None else given
     unit = 0
     for use, k in info.slices:
