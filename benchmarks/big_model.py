@@ -61,7 +61,8 @@ def make_chain(path: Path, gigabytes: float) -> None:
 def make_samples(count: int) -> np.ndarray:
     """Inputs of the chain, correlated as those of a trained network are."""
     random = np.random.default_rng(1)
-    mixing = random.standard_normal((WIDTH // 16, WIDTH), np.float32) / np.sqrt(WIDTH // 16)
+    mixing = random.standard_normal((WIDTH // 16, WIDTH), np.float32)
+    mixing /= np.float32(np.sqrt(WIDTH // 16))
     noise = random.standard_normal((count, WIDTH), np.float32)
     return random.standard_normal((count, WIDTH // 16), np.float32) @ mixing + 0.1 * noise
 
