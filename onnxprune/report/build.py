@@ -21,6 +21,7 @@ from onnxprune.plan.budget import Target
 from onnxprune.plan.channels import macs_left
 from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow, TrialRow
+from onnxprune.runtime.hardware import channel_step
 from onnxprune.runtime.measure import Measured
 from onnxprune.validate.compare import Comparison
 from onnxprune.validate.equality import TOLERANCE, Equality
@@ -139,8 +140,13 @@ def comparison_checks(comparison: Comparison | None) -> tuple[Check, ...]:
 
 
 def latency_note(target: Target | None, comparison: Comparison | None) -> tuple[str, ...]:
-    """What of a target on the latency was reached, as measured in the end."""
+    """What of a target on the latency was reached, as measured in the end; that the result is slower, where it is."""
     speed = None if comparison is None else comparison.speed
+    if speed is not None and speed.ratio_p10 > 1:
+        return (
+            f"the result is slower than the original: a run takes {speed.ratio:.2f} times as long; where channels were"
+            f" removed, --round-to {channel_step()} keeps widths that onnxruntime's kernels like",
+        )
     if target is None or target.kind != "latency" or speed is None:
         return ()
     off = speed.ratio / target.value - 1
