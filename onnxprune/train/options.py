@@ -56,8 +56,8 @@ class TrainOptions:
         l2: Weight of half the sum of w^2 in the loss; likewise.
         ema: Decay of the moving average of the weights, which is then the result; None keeps none.
         group_lasso: Weight of the norms of whole channels in the loss, which drives some of them to zero.
-        batchnorm: `live` statistics of each batch, with the running ones carried along, `frozen` ones, or
-            `auto`: live where the model's nodes and the batch allow it.
+        batchnorm: `live` statistics of each batch (on the CPU of parts of it, see `runner`), with the running ones
+            carried along, `frozen` ones, or `auto`: live where the model's nodes and the batch allow it.
         unfold: Whether BatchNormalization that was folded into convolutions is put back while training (see
             `unfold`), unless it is to be frozen; None: where there are 1000 samples or more.
         smoothing: Label smoothing.

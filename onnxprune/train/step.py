@@ -84,7 +84,6 @@ class Step:
         carried: Carried input to the output that holds its next value.
         means: Values that are means over the samples of the batch: the loss, its gradients, statistics of the batch.
             Nothing behind them sees a sample.
-        alone: Whether the values of one sample do not depend on the others of its batch.
         loss: Name of the output that holds the loss, penalties included.
         rate: Name of the input that takes the learning rate, a scalar.
         step: Name of the input that takes the number of the update, from 1, an int64 scalar.
@@ -97,11 +96,15 @@ class Step:
     start: Arrays
     carried: Mapping[str, str]
     means: tuple[str, ...]
-    alone: bool
     loss: str
     rate: str
     step: str
     prefix: str
+
+    @property
+    def alone(self) -> bool:
+        """Whether the step takes no statistics of a batch, which make one sample's values depend on the others."""
+        return len(self.means) == 1 + len(self.weights)
 
 
 @dataclass
@@ -222,7 +225,6 @@ def training_step(
         carried.start,
         carried.outputs,
         tuple(mean.name or "" for mean in means),
-        not running,
         result.value.name or "",
         rate.value.name or "",
         count.value.name or "",
