@@ -7,7 +7,6 @@ their width are axes of their own wherever attention has them apart.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -21,7 +20,6 @@ from onnxprune.dims import (
     Keep,
     Product,
     Tracing,
-    Use,
     by_weight,
     leaves,
     positions,
@@ -31,6 +29,7 @@ from onnxprune.dims.axis import children
 from onnxprune.graph import Weight
 from onnxprune.graph.cost import macs
 from onnxprune.options import PruneOptions
+from onnxprune.plan.rounding import least_of, step_of
 from onnxprune.plan.weights import is_excluded
 from onnxprune.runtime.hardware import channel_step
 from onnxprune.scores import Context, Criterion
@@ -43,7 +42,6 @@ __all__ = [
     "kept_counts",
     "macs_left",
     "scored_weights",
-    "step_of",
 ]
 
 SCORING_THREADS = 2
@@ -163,7 +161,7 @@ def kept_counts(
                 wanted[info.dim],
                 info.size,
                 max(1, step_of(info, options) // divisor),
-                max(options.min_channels, _least(info, options) // divisor),
+                max(options.min_channels, least_of(info, options) // divisor),
             )
             for info in dims
         }
@@ -194,67 +192,6 @@ def _share(n: int, options: PruneOptions) -> int:
 def _rounded(wanted: int, n: int, step: int, least: int) -> int:
     """The nearest multiple of the step (upwards from the middle) within [least, n]."""
     return min(n, max(least, step * max(1, (2 * wanted + step) // (2 * step))))
-
-
-def _given_step(options: PruneOptions) -> int | None:
-    """What every Dim keeps a multiple of; None: what the machine's kernels like."""
-    exact = options.target is not None and options.target.kind != "latency"
-    return 1 if options.round_to is None and exact else options.round_to
-
-
-def _least(info: DimInfo, options: PruneOptions) -> int:
-    """One block of channels where a pointwise convolution sums over them, and the kernels are to like it.
-
-    Of fewer channels onnxruntime's convolution takes each from a plane of its own, and goes over its output once for
-    every one of them: with a kernel of one element that costs more than what the fewer channels save.
-    """
-    if _given_step(options) is not None:
-        return 1
-    return channel_step() if any(_is_pointwise(use, k) for use, k in info.slices) else 1
-
-
-def _is_pointwise(use: Use, k: int) -> bool:
-    """Whether axis k of a weight is what a convolution with a kernel of one element sums over."""
-    if (
-        use.node is None
-        or use.node.op_type not in ("Conv", "FusedConv")
-        or (use.index, k) != (1, 1)
-    ):
-        return False
-    return math.prod(use.weight.shape[2:]) == 1 and use.node.attributes.get_int("group", 1) == 1
-
-
-def _is_depthwise_in_blocks(info: DimInfo) -> bool:
-    """Whether a depthwise convolution runs over a Dim, and in whole blocks of channels so far."""
-    return info.size % channel_step() == 0 and any(
-        use.node is not None
-        and use.node.op_type in ("Conv", "FusedConv")
-        and (use.index, k) == (1, 0)
-        and use.weight.shape[1] == 1 < use.node.attributes.get_int("group", 1)
-        for use, k in info.slices
-    )
-
-
-def step_of(info: DimInfo, options: PruneOptions) -> int:
-    """What a Dim keeps a multiple of: less where an index is several positions of an axis, or the Dim is narrow.
-
-    Where widths are free, those of a depthwise convolution are not: with channels that do not fill their blocks
-    onnxruntime takes it for any grouped one, which is many times slower than what the original's kernel was.
-    """
-    given = _given_step(options)
-    if options.round_to is None and _is_depthwise_in_blocks(info):
-        given = None
-    step = channel_step() if given is None else given
-    unit = 0
-    for use, k in info.slices:
-        if isinstance(use.axes[k], Product):
-            unit = int(np.gcd(unit, size(use.axes[k]) // info.size))
-        elif use.axes[k] is info.dim:
-            unit = 1
-    step //= int(np.gcd(step, unit or 1))
-    while given is None and step > 1 and info.size < 2 * step:
-        step //= 2
-    return step
 
 
 def channel_scores(

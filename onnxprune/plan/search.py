@@ -14,9 +14,10 @@ from onnxprune.errors import NothingToPruneError, OnnxPruneError, OptionError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.balance import balanced
 from onnxprune.plan.budget import COSTS, Target
-from onnxprune.plan.channels import choose, kept_counts, step_of
+from onnxprune.plan.channels import choose, kept_counts
 from onnxprune.plan.reach import Pace
 from onnxprune.plan.recipe import Recipe
+from onnxprune.plan.rounding import step_of
 from onnxprune.plan.saliency import channel_saliencies
 from onnxprune.plan.second_order import Calibrations
 from onnxprune.plan.widths import SLACK, shrink_evenly, shrink_to, shrink_to_counts, widened

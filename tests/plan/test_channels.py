@@ -11,7 +11,6 @@ from onnxprune.plan.channels import (
     choose,
     kept_counts,
     macs_left,
-    step_of,
 )
 from onnxprune.scores import Context, get_criterion
 from tests.loaded import traced
@@ -32,6 +31,11 @@ GROUPED = """(float[N,3,4,4] x) => (float[N,2,4,4] y) {
 
 def options(**more: object) -> PruneOptions:
     return PruneOptions.of(**{"criterion": "magnitude", "round_to": 1, **more})
+
+
+def blocks_of_16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("channels", "rounding"):
+        monkeypatch.setattr(f"onnxprune.plan.{module}.channel_step", lambda: 16)
 
 
 def counts(text: str, chosen: PruneOptions, **weights: object) -> dict[str, tuple[int, int]]:
@@ -71,7 +75,7 @@ def test_counts_are_shares_rounded_to_multiples(more: dict[str, object], kept: i
 def test_what_a_pointwise_convolution_sums_over_stays_a_block_wide(
     monkeypatch: pytest.MonkeyPatch, kernel: int, more: dict[str, object], kept: list[int]
 ) -> None:
-    monkeypatch.setattr("onnxprune.plan.channels.channel_step", lambda: 16)
+    blocks_of_16(monkeypatch)
     found = counts(
         """(float[N,3,4,4] x) => (float[N,5,4,4] y) {
             a = Conv(x, w1)
@@ -86,32 +90,10 @@ def test_what_a_pointwise_convolution_sums_over_stays_a_block_wide(
     assert [count for count, _ in found.values()] == kept
 
 
-@pytest.mark.parametrize(
-    ("width", "group", "round_to", "step"),
-    [(64, 64, None, 16), (64, 1, None, 1), (60, 60, None, 1), (64, 64, 1, 1), (16, 16, None, 8)],
-)
-def test_depthwise_convolutions_keep_whole_blocks_where_other_widths_are_free(
-    monkeypatch: pytest.MonkeyPatch, width: int, group: int, round_to: int | None, step: int
-) -> None:
-    monkeypatch.setattr("onnxprune.plan.channels.channel_step", lambda: 16)
-    tracing = traced(
-        f"""(float[N,3,4,4] x) => (float[N,5,4,4] y) {{
-            a = Conv(x, w1)
-            d = Conv<group={group}, pads=[1, 1, 1, 1]>(a, w2)
-            y = Conv(d, w3)
-        }}""",
-        w1=(width, 3, 1, 1),
-        w2=(width, width // group, 3, 3),
-        w3=(5, width, 1, 1),
-    )
-    chosen = options(target="macs=0.5", round_to=round_to)
-    assert step_of(candidates(tracing, chosen)[0], chosen) == step
-
-
 def test_where_nothing_else_can_go_less_than_a_block_may_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("onnxprune.plan.channels.channel_step", lambda: 16)
+    blocks_of_16(monkeypatch)
     text = "(float[N,3,4,4] x) => (float[N,5,4,4] y) { a = Conv(x, w1) y = Conv(a, w2) }"
     found = counts(text, options(round_to=None), w1=(16, 3, 1, 1), w2=(5, 16, 1, 1))
     assert [count for count, _ in found.values()] == [8]
