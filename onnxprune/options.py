@@ -49,11 +49,11 @@ class PruneOptions:
             `weight`).
         relative_threshold: Zero weights with a saliency <= theta * the sum of their tensor's (granularity `weight`).
         target: What must be left, such as 0.5 of the MACs, instead of a sparsity (granularity `channel`).
-        criterion: Name of a criterion of `onnxprune.scores`; `auto` becomes `obs` where there are data, but for blocks,
-            thresholds and weights of a global scope, else `magnitude`.
+        criterion: Name of a criterion of `onnxprune.scores`; `auto` becomes `obs` where there are data, but for blocks
+            and thresholds, else `magnitude`.
         scope: What competes with what: the indices of one `layer`, or those of the model (`global`). With a target,
             `layer` leaves the same share of every layer. `auto` becomes `global` where channels go and there is a
-            target, else `layer`.
+            target, and where `obs` chooses single weights, else `layer`.
         data: Data set for validation and for the criteria that need one; `synthetic`: made-up samples.
         exclude: Glob patterns of names (tensors, nodes) never to touch.
         min_channels: Least number of channels that a Dim keeps.
@@ -141,9 +141,6 @@ class PruneOptions:
             names = ("criterion", "scope", "recover")
             open_names = frozenset(name for name in names if getattr(self, name) == "auto")
             object.__setattr__(self, "left_open", open_names)
-        if self.scope == "auto":
-            free = self.target is not None and isinstance(self.granularity, Channel)
-            object.__setattr__(self, "scope", "global" if free else "layer")
         if self.fold is None:
             object.__setattr__(self, "fold", self.recover != "none")
         known = self.data is not None and self._fits_obs
@@ -152,16 +149,16 @@ class PruneOptions:
             object.__setattr__(self, "recover", "lstsq" if open_ else "none")
         if self.criterion == "auto":
             object.__setattr__(self, "criterion", "obs" if known else "magnitude")
+        if self.scope == "auto":
+            by_obs = self.criterion == "obs" and isinstance(self.granularity, Unstructured)
+            free = self.target is not None and isinstance(self.granularity, Channel)
+            object.__setattr__(self, "scope", "global" if free or by_obs else "layer")
 
     @property
     def _fits_obs(self) -> bool:
-        """Whether optimal brain surgeon can choose: channels, or as much of every layer's weights."""
-        if isinstance(self.granularity, Channel):
-            return True
-        each = self.scope == "layer" and not self.uses_threshold
-        return isinstance(self.granularity, NM) or (
-            isinstance(self.granularity, Unstructured) and each
-        )
+        """Whether optimal brain surgeon can choose: channels, N:M groups, or a fraction of the weights."""
+        single = isinstance(self.granularity, Unstructured) and not self.uses_threshold
+        return single or isinstance(self.granularity, (Channel, NM))
 
     def _check_recovery(self) -> None:
         if self.recover != "none" and self.data is None:
@@ -234,8 +231,8 @@ class PruneOptions:
             )
         if self.criterion == "obs" and not self._fits_obs:
             raise OptionError(
-                "the criterion obs chooses channels, N:M groups, or a fraction of the weights of every layer:"
-                f" it does not go with granularity {self.granularity} and scope {self.scope}"
+                "the criterion obs chooses channels, N:M groups, or a fraction of the weights:"
+                f" it does not go with granularity {self.granularity}"
             )
         if self.sparse_format and isinstance(self.granularity, Channel):
             raise OptionError(

@@ -73,7 +73,8 @@ __all__ = ["prune"]
     type=click.Choice(["layer", "global"]),
     default=None,
     help="What competes with what: the channels or weights of one layer, or of the whole model. With a target layer "
-    "leaves the same share of every layer (default: global for channels with a target, else layer).",
+    "leaves the same share of every layer (default: global for channels with a target and for weights by obs, else "
+    "layer).",
 )
 @DATA
 @click.option(

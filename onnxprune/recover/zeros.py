@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +14,11 @@ from onnxprune.calibrate.moments import Sums
 from onnxprune.calibrate.views import store, view_of
 from onnxprune.calibrate.walk import Walk
 from onnxprune.dims import trace
-from onnxprune.plan.granularity import NM
 from onnxprune.plan.weight_plan import Mask, WeightPlan
 from onnxprune.plan.weights import weight_names
 from onnxprune.plan.zero import zero
 from onnxprune.progress import Progress
-from onnxprune.recover.sparse import Fraction, sparse_rows
+from onnxprune.recover.sparse import Pattern, sparse_rows
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.inputs import Shapes
 from onnxprune.runtime.measure import measure
@@ -33,7 +32,7 @@ def compensate_zeros(
     model: ir.Model,
     pruned: ir.Model,
     plan: WeightPlan,
-    pattern: Fraction | NM | None,
+    pattern_of: Callable[[Mask], Pattern],
     data: Dataset,
     progress: Progress,
     providers: Sequence[str] = ("cpu",),
@@ -46,7 +45,7 @@ def compensate_zeros(
         model: The original.
         pruned: A copy of it, the same but for the numbers in its weights; changed in place.
         plan: Which tensors are to have zeros, and where.
-        pattern: How much of each becomes zero, chosen here; None: what the plan says.
+        pattern_of: From a tensor's mask in the plan to what becomes zero: a share chosen here, or just what it says.
         data: Samples, without labels.
         progress: Where it is shown.
         providers: onnxruntime providers by name.
@@ -73,8 +72,7 @@ def compensate_zeros(
         for each in jobs:
             name, twin = names[each.view.source], twins[each.node]
             moment = _moment(each, twin, walk, len(data), seed)
-            given = None if pattern is not None else masks[name].array()
-            masks[name] = _sparse(each, twin, moment, pattern, given)
+            masks[name] = _sparse(each, twin, moment, pattern_of(masks[name]))
             advance(1)
     return replace(plan, zeroed={name: mask for name, mask in masks.items() if mask.count})
 
@@ -93,13 +91,7 @@ def _moment(each: Contraction, twin: ir.Node, walk: Walk, samples: int, seed: in
     return np.asarray(sums.xx / sums.count)
 
 
-def _sparse(
-    each: Contraction,
-    twin: ir.Node,
-    moment: Array,
-    pattern: Fraction | NM | None,
-    given: Array | None,
-) -> Mask:
+def _sparse(each: Contraction, twin: ir.Node, moment: Array, pattern: Pattern) -> Mask:
     """Zeroes one weight, writes it, and says where."""
     shape = each.view.shape
     matrix = each.matrix(each.view.read())
@@ -108,13 +100,14 @@ def _sparse(
     order = (
         np.arange(columns).reshape(run, each.taps).T.reshape(-1)
     )  # one kernel position after the other
-    wanted: Array | None = None
-    if given is not None:
-        wanted = each.arranged(_as_read(each, given))
+    given = (
+        each.arranged(_as_read(each, pattern))[:, :, order]
+        if isinstance(pattern, np.ndarray)
+        else None
+    )
     found, zeros = np.empty_like(matrix), np.empty(matrix.shape, bool)
     for g, w in enumerate(matrix):
-        chosen = pattern if wanted is None else wanted[g][:, order]
-        assert chosen is not None
+        chosen = pattern if given is None else given[g]
         h = moment[g % len(moment)][np.ix_(order, order)]
         found[g][:, order], zeros[g][:, order] = sparse_rows(w[:, order], h, chosen, run)
     value = twin.inputs[each.index]

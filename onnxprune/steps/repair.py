@@ -7,9 +7,9 @@ import onnx_ir as ir
 from onnxprune.dims import Keep, Tracing
 from onnxprune.options import PruneOptions
 from onnxprune.plan.granularity import NM
-from onnxprune.plan.weight_plan import WeightPlan
+from onnxprune.plan.weight_plan import Mask, WeightPlan
 from onnxprune.progress import Progress
-from onnxprune.recover import Fraction, compensate_zeros, correct_biases, refit
+from onnxprune.recover import Fraction, Pattern, compensate_zeros, correct_biases, refit
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.steps.training import training_options
 from onnxprune.train.recovery import seen
@@ -71,7 +71,7 @@ def repair_zeros(
     Args:
         model: The original.
         pruned: The copy.
-        plan: Which tensors get zeros, and where, unless the criterion is `obs`, which chooses as it goes.
+        plan: Which tensors get zeros, how many, and where, unless the criterion is `obs`, which chooses as it goes.
         data: Samples.
         options: The criterion, the granularity, the providers and the seed.
         progress: Where it is shown.
@@ -79,15 +79,18 @@ def repair_zeros(
     Returns:
         The plan that was carried out.
     """
-    pattern: Fraction | NM | None = None
-    if options.criterion == "obs":
-        kind = options.granularity
-        pattern = kind if isinstance(kind, NM) else Fraction(options.fraction)
+    kind = options.granularity
+
+    def pattern_of(mask: Mask) -> Pattern:
+        if options.criterion != "obs":
+            return mask.array()
+        return kind if isinstance(kind, NM) else Fraction(mask.count / mask.size)
+
     return compensate_zeros(
         model,
         pruned,
         plan,
-        pattern,
+        pattern_of,
         data,
         progress,
         options.providers,

@@ -32,8 +32,9 @@ def zero_weights(
     )
     with clock.step("choose"):
         by = options
-        if surgeon:  # chosen layer by layer, below; where nothing can be seen, by magnitude
-            by = replace(options, criterion="magnitude", recover="none", train=None)
+        if surgeon:  # how many of each layer; which ones is chosen below, where what they multiply can be seen
+            shares = "lamp" if options.scope == "global" else "magnitude"
+            by = replace(options, criterion=shares, recover="none", train=None)
         context = context_for_masks(model, by, data, progress)
         plan = plan_weights(model, by, context, progress)
     pruned = clone(model)
