@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from onnxprune.plan.rounding import Blocks
 from onnxprune.plan.second_order import Pricing
 
 __all__ = ["Recipe"]
@@ -18,11 +19,13 @@ class Recipe:
         scope: How a target is spread: `global` takes the indices that cost least per unit of it, `layer` the same share
             of every Dim.
         pricing: What errors are worth, for `obs`.
+        blocks: What the kernels ask of a cut in stages; None: as of any other.
     """
 
     criterion: str = "obs"
     scope: str = "global"
     pricing: Pricing = field(default_factory=Pricing)
+    blocks: Blocks | None = None
 
     def __str__(self) -> str:
         if self.criterion != "obs":

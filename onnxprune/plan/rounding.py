@@ -5,17 +5,55 @@ of speed (a sparsity, or a latency as target), and where a convolution in groups
 Once the channels of its groups (of a depthwise one, all together) do not fill their blocks any more, onnxruntime leaves
 its fast kernel, and the smaller model is slower than the original. All other widths are free: targets in MACs,
 parameters and bytes are met as closely as they can be.
+
+A cut in stages rounds in the last one. Where a stage is to take less than a block of a Dim it would take none, stage
+after stage, and all from the Dims beside it that lose their indices one by one.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from onnxprune.dims import Axis, DimInfo, Product, Use, size
+from onnxprune.dims import Axis, Dim, DimInfo, Product, Use, size
 from onnxprune.options import PruneOptions
 from onnxprune.runtime.hardware import channel_step
 
-__all__ = ["least_of", "step_of"]
+__all__ = ["Blocks", "blocks_of", "least_of", "step_of"]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What the kernels of a model ask of the models that are cut from it, stage by stage.
+
+    Attributes:
+        steps: Name of a kernel to what the Dims along it keep a multiple of in the end.
+        last: Whether this is the end. Before it widths are free, down to one such multiple.
+    """
+
+    steps: Mapping[str, int]
+    last: bool
+
+    def asked(self, dims: Iterable[DimInfo]) -> dict[Dim, int]:
+        """What the Dims along these kernels keep a multiple of in the end."""
+        return {
+            info.dim: self.steps[use.weight.name]
+            for info in dims
+            for use, k in info.slices
+            if k < 2 and use.weight.name in self.steps
+        }
+
+
+def blocks_of(dims: Iterable[DimInfo], options: PruneOptions) -> dict[str, int]:
+    """The kernels that keep widths from being free where the target leaves them so, and what they ask."""
+    return {
+        use.weight.name: step_of(info, options)
+        for info in dims
+        if options.round_to is None and not _for_speed(options)
+        for use, k in info.slices
+        if k < 2 and _in_blocks(use)
+    }
 
 
 def step_of(info: DimInfo, options: PruneOptions) -> int:
@@ -41,8 +79,12 @@ def least_of(info: DimInfo, options: PruneOptions) -> int:
 def _by_kernels(info: DimInfo, options: PruneOptions) -> bool:
     if options.round_to is not None:
         return False
-    for_speed = options.target is None or options.target.kind == "latency"
-    return for_speed or any(k < 2 and _in_blocks(use) for use, k in info.slices)
+    return _for_speed(options) or any(k < 2 and _in_blocks(use) for use, k in info.slices)
+
+
+def _for_speed(options: PruneOptions) -> bool:
+    """Whether how many channels go is a matter of speed."""
+    return options.target is None or options.target.kind == "latency"
 
 
 def _positions(info: DimInfo) -> int:

@@ -20,7 +20,14 @@ from onnxprune.plan.recipe import Recipe
 from onnxprune.plan.rounding import step_of
 from onnxprune.plan.saliency import channel_saliencies
 from onnxprune.plan.second_order import Calibrations
-from onnxprune.plan.widths import SLACK, shrink_evenly, shrink_to, shrink_to_counts, widened
+from onnxprune.plan.widths import (
+    SLACK,
+    round_down,
+    shrink_evenly,
+    shrink_to,
+    shrink_to_counts,
+    widened,
+)
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.hardware import channel_step
@@ -217,6 +224,14 @@ def _reach(
     saved = replace(target, kind=recipe.pricing.saves or target.kind)
     steps = {info.dim: step_of(info, replace(options, target=saved)) for info in dims}
     least = {info.dim: options.min_channels for info in dims}
+    if recipe.blocks is not None:
+        asked = recipe.blocks.asked(dims)
+        if recipe.blocks.last:
+            steps |= asked
+            round_down(consumers, asked)
+        else:
+            steps |= dict.fromkeys(asked, 1)
+            least |= {dim: max(step, least[dim]) for dim, step in asked.items()}
     with progress.step("choosing channels", total=sum(info.size for info in dims)) as advance:
         if target.kind == "latency":
             left = pace.reach(consumers, target.value, steps, least, saved.kind, advance)

@@ -19,7 +19,7 @@ from onnxprune.dims import Dim
 from onnxprune.plan.budget import Cost
 from onnxprune.scores.obs import Consumers
 
-__all__ = ["SLACK", "shrink_evenly", "shrink_to", "shrink_to_counts", "widened"]
+__all__ = ["SLACK", "round_down", "shrink_evenly", "shrink_to", "shrink_to_counts", "widened"]
 
 PORTION = 48
 """One in so many of its indices a Dim loses at a time, and without rounding that many it proposes."""
@@ -160,18 +160,33 @@ def widened(
     """
     goal = target * cost.total({})
     kept = {dim: len(left) for dim, left in consumers.left.items()}
+    back = dict.fromkeys(kept, 0)  # indices that could come back, once they are as many as a step
+    whole = kept.copy()
+    for dim, indices in consumers.gone:
+        whole[dim] += len(indices)
     full = set[Dim]()  # have no room for all of what went last, so for nothing that went before it
     for dim, indices in reversed(consumers.gone):
         if dim in full:
             continue
-        step, before = steps.get(dim, len(indices)), kept[dim]
-        for more in range(len(indices), 0, -step):
-            if cost.total({**kept, dim: before + more}) <= goal:
-                kept[dim] = before + more
-                break
-        if kept[dim] < before + len(indices):
+        back[dim] += len(indices)
+        counts = range(kept[dim] + back[dim], kept[dim], -1)
+        allowed = [n for n in counts if n % steps.get(dim, 1) == 0 or n == whole[dim]]
+        fitting = (n for n in allowed if cost.total({**kept, dim: n}) <= goal)
+        count = next(fitting, kept[dim])
+        if allowed and count < allowed[0]:
             full.add(dim)
+        back[dim] -= count - kept[dim]
+        kept[dim] = count
     return kept
+
+
+def round_down(consumers: Consumers, steps: Mapping[Dim, int]) -> None:
+    """Removes what Dims have beyond a multiple of so many indices, for good."""
+    for dim, step in steps.items():
+        left = len(consumers.left[dim])
+        if left > step and left % step:
+            consumers.remove(dim, consumers.next_to_go(dim, left % step, _portion(left))[0])
+    consumers.gone.clear()
 
 
 def shrink_to_counts(consumers: Consumers, counts: Mapping[Dim, int]) -> None:

@@ -24,6 +24,7 @@ from onnxprune.plan.compose import compose, compose_masks
 from onnxprune.plan.granularity import Channel
 from onnxprune.plan.reach import Stopwatch
 from onnxprune.plan.recipe import Recipe
+from onnxprune.plan.rounding import Blocks, blocks_of
 from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.plan.zero import check_zeroed, zero
 from onnxprune.progress import Progress
@@ -157,14 +158,21 @@ class Channels:
         progress: Progress,
         clock: Clock,
         recipes: Sequence[Recipe] | None = None,
+        *,
+        last: bool = True,
     ) -> list[Stage[ChannelsKept]]:
         """The next model, cut in different ways, see `onnxprune.steps.channels.alternatives`.
+
+        Only where it is the last of a few do widths have to be what the original's kernels like.
 
         Where a re-fit is to follow, what the criterion knows to make up for the indices that went is in it already.
         """
         options = self._remaining(stage, amount)
         if options is None:
             return [Stage(clone(stage.model), stage.gone)]
+        if recipes is not None:
+            blocks = Blocks(blocks_of(candidates(self.tracing, options), options), last)
+            recipes = [replace(recipe, blocks=blocks) for recipe in recipes]
         try:
             ground = self._ready(stage, data, options, clock)
             every = alternatives(ground, data, options, progress, clock, recipes)

@@ -166,17 +166,19 @@ class Trials:
         for number, share in enumerate(shares, 1):
             name = f"{number} of {len(shares)}" if len(shares) > 1 else "at once"
             shown = Prefixed(progress, f"stage {name}: ") if len(shares) > 1 else progress
-            every = self._tried(stage, share, shown)
+            every = self._tried(stage, share, shown, last=number == len(shares))
             best = min(every[:REFITTED], key=lambda trial: trial.error)
             rows += _rows(name, share, every, best)
             notes += best.raw.notes
             stage = best.fitted
         return replace(best, fitted=replace(best.fitted, notes=tuple(notes), trials=tuple(rows)))
 
-    def _tried(self, stage: Stage[ChannelsKept], share: float, progress: Progress) -> list[Reached]:
+    def _tried(
+        self, stage: Stage[ChannelsKept], share: float, progress: Progress, *, last: bool
+    ) -> list[Reached]:
         """Every recipe; the cuts that do best as they are made are re-fitted, and come first."""
         cuts = self._line.alternatives(
-            stage, 1 - share, self._splits[0][0], progress, self._clock, self._recipes
+            stage, 1 - share, self._splits[0][0], progress, self._clock, self._recipes, last=last
         )
         with self._clock.step("judge"):
             bare = [Reached(raw, raw, (), NONE, self._judges[0].moved(raw.model)) for raw in cuts]

@@ -74,11 +74,12 @@ def test_where_steps_are_coarse_what_went_last_comes_back() -> None:
     assert [dim for dim, _ in consumers.gone].count(fine) == 6
 
 
-def test_what_comes_back_keeps_to_the_steps() -> None:
+@pytest.mark.parametrize("portions", [(2, 8), (1,) * 10])  # to 16, then to 8
+def test_what_comes_back_keeps_to_the_steps(portions: tuple[int, ...]) -> None:
     dim = Dim(18)
     cost = Cost([Term(frozenset({dim}), lambda kept: float(kept.get(dim, 18)))])
     consumers = Consumers([], {dim: np.arange(18.0)})
-    for count in (2, 8):  # to 16, then to 8
+    for count in portions:
         consumers.remove(dim, consumers.left[dim][:count])
     assert widened(consumers, cost, 11 / 18, {dim: 8}) == {dim: 8}
     assert widened(consumers, cost, 17 / 18, {dim: 8}) == {dim: 16}

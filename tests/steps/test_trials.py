@@ -25,7 +25,9 @@ from onnxprune.steps.candidates import (
     recipes,
     repairs,
 )
+from onnxprune.steps.line import Channels
 from onnxprune.steps.trials import MOST_STAGES, route
+from tests.dims.exact import build
 from tests.models import DIGITS
 
 RESNET = DIGITS / "digits_resnet.onnx"
@@ -100,6 +102,50 @@ def test_the_stages_together_are_the_plans_cut(
     for name, axes in removed.items():
         expected = [n - len(axes.get(str(k), ())) for k, n in enumerate(before[name])]
         assert list(after[name]) == expected
+
+
+DEPTHWISE = """(float[N,3,6,6] x) => (float[N,5,6,6] y) {
+    a = Conv(x, w1)
+    b = Relu(a)
+    c = Conv<group=64, pads=[1, 1, 1, 1]>(b, w2)
+    d = Relu(c)
+    e = Conv(d, w3)
+    f = Relu(e)
+    g = Conv<group=96, pads=[1, 1, 1, 1]>(f, w4)
+    y = Conv(g, w5)
+}"""
+
+
+@pytest.mark.parametrize("round_to", [None, 1])
+def test_only_the_last_stage_rounds_to_what_the_originals_kernels_like(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_to: int | None
+) -> None:
+    monkeypatch.setattr("onnxprune.plan.rounding.channel_step", lambda: 16)
+    source, samples = tmp_path / "in.onnx", tmp_path / "samples.npz"
+    shapes = {"w1": (64, 3, 1, 1), "w2": (64, 1, 3, 3), "w3": (96, 64, 1, 1), "w4": (96, 1, 3, 3)}
+    onnx.save(build(DEPTHWISE, **shapes, w5=(5, 96, 1, 1)), source)
+    x = np.random.default_rng(0).standard_normal((64, 3, 6, 6), np.float32)
+    np.savez(samples, x=x)
+    stages = []
+    cut = Channels.alternatives
+
+    def seen(*args: Any, **more: Any) -> Any:
+        found = cut(*args, **more)
+        stages.append([[mask.sum() for mask in stage.gone.values()] for stage in found])
+        return found
+
+    monkeypatch.setattr(Channels, "alternatives", seen)
+    onnxprune.prune(
+        source,
+        tmp_path / "out.onnx",
+        data=samples,
+        target="macs=0.5",
+        round_to=round_to,
+        check_latency=False,
+    )
+    *early, last = (np.concatenate(widths) for widths in stages[: len(route(1.0, 0.5))])
+    assert any((widths % 16).any() for widths in early)
+    assert bool((last % 16).any()) == (round_to == 1)
 
 
 def test_of_few_samples_every_trial_is_judged_by_several_splits(
