@@ -74,7 +74,7 @@ def training_notes(done: Finetuned) -> tuple[str, ...]:
         )
     if trained.lowered:
         notes.append(
-            f"the learning rate was lowered to {trained.rate:.2g}: a higher one did harm in the first epoch"
+            f"the learning rate was lowered to {trained.rate:.2g}: a higher one did harm in the first epochs"
         )
     if trained.stopped:
         notes.append(f"{trained.stopped}; the model is the best before that")

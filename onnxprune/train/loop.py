@@ -3,8 +3,8 @@
 The state before the first step counts as a candidate too, so training never gives back a model that is
 worse, on the samples held aside, than the one it was given. What is not finite is no candidate.
 
-A rate that is too high for a model that is nearly right already undoes it in the first epoch. Where the user has not
-chosen it, such a training begins anew with a lower one.
+A rate that is too high for a model that is nearly right already undoes it, at once or in the first epochs. Where the
+user has not chosen it, such a training begins anew with a lower one.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ def train(
     label: str = "",
     keep_last: bool = False,
     lowerings: int = 0,
+    trial: int = 0,
 ) -> Trained:
     """Trains, and gives back the best state seen.
 
@@ -175,7 +176,8 @@ def train(
         on_epoch: Called at the end of each epoch.
         label: What is trained, in front of what is shown.
         keep_last: The last finite state counts as the best: sparse training makes it worse on purpose.
-        lowerings: How often training may begin anew with a lower rate, where the first epoch does harm.
+        lowerings: How often training may begin anew with a lower rate, where the first epoch does harm, or the trial.
+        trial: The epoch at whose end the loss has to be smaller than before the first step; 0: it may take its time.
 
     Returns:
         The best state; where the loss diverged or the user interrupted, that of before.
@@ -191,7 +193,7 @@ def train(
             f"training cannot start: the model's {start} on the samples held aside; look for "
             "infinite weights, or samples far out of range"
         )
-    best = _Best(runner.arrays(names), start)
+    best = first = _Best(runner.arrays(names), start)
     batches = len(rows_of(source.data, batch, np.arange(len(source.data)), whole=True))
     state = _Progress(epochs * batches)
     done: list[Epoch] = []
@@ -219,9 +221,14 @@ def train(
             weights = runner.arrays(names)
             if not worth.finite or not all(np.isfinite(each).all() for each in weights.values()):
                 stopped = stopped or _diverged(number, state.done, worth.loss, last)
-            harmful = bool(stopped) or worth.loss > HARM * start.loss
-            if harmful and not done and lowered < lowerings:
+            harmful = number == 1 and (bool(stopped) or worth.loss > HARM * start.loss)
+            vain = number <= trial and (
+                bool(stopped) or (number == trial and worth.loss > start.loss)
+            )
+            if (harmful or vain) and lowered < lowerings:
                 runner.restart()
+                best = first
+                done.clear()
                 lowered, rate, stopped, limit = lowered + 1, rate / LOWER, "", 0.0
                 state = _Progress(epochs * batches)
                 continue
