@@ -28,27 +28,27 @@ class Blocks:
     """What the kernels of a model ask of the models that are cut from it, stage by stage.
 
     Attributes:
-        steps: Name of a kernel to what the Dims along it keep a multiple of in the end.
+        steps: Name and axis of a kernel to what the Dim along it keeps a multiple of in the end.
         last: Whether this is the end. Before it widths are free, down to one such multiple.
     """
 
-    steps: Mapping[str, int]
+    steps: Mapping[tuple[str, int], int]
     last: bool
 
     def asked(self, dims: Iterable[DimInfo]) -> dict[Dim, int]:
         """What the Dims along these kernels keep a multiple of in the end."""
         return {
-            info.dim: self.steps[use.weight.name]
+            info.dim: self.steps[use.weight.name, k]
             for info in dims
             for use, k in info.slices
-            if k < 2 and use.weight.name in self.steps
+            if (use.weight.name, k) in self.steps
         }
 
 
-def blocks_of(dims: Iterable[DimInfo], options: PruneOptions) -> dict[str, int]:
+def blocks_of(dims: Iterable[DimInfo], options: PruneOptions) -> dict[tuple[str, int], int]:
     """The kernels that keep widths from being free where the target leaves them so, and what they ask."""
     return {
-        use.weight.name: step_of(info, options)
+        (use.weight.name, k): step_of(info, options)
         for info in dims
         if options.round_to is None and not _for_speed(options)
         for use, k in info.slices

@@ -17,7 +17,7 @@ from onnxprune.plan.budget import COSTS, Target
 from onnxprune.plan.channels import choose, kept_counts
 from onnxprune.plan.reach import Pace
 from onnxprune.plan.recipe import Recipe
-from onnxprune.plan.rounding import step_of
+from onnxprune.plan.rounding import Blocks, step_of
 from onnxprune.plan.saliency import channel_saliencies
 from onnxprune.plan.second_order import Calibrations
 from onnxprune.plan.widths import (
@@ -210,6 +210,19 @@ def _shares(scores: Mapping[Dim, np.ndarray]) -> dict[Dim, np.ndarray]:
     return {dim: each / max(float(each.sum()), 1e-30) for dim, each in squares.items()}
 
 
+def _limits(
+    dims: Sequence[DimInfo], options: PruneOptions, blocks: Blocks | None
+) -> tuple[dict[Dim, int], dict[Dim, int]]:
+    """What Dims keep a multiple of, and how much at least."""
+    steps = {info.dim: step_of(info, options) for info in dims}
+    least = {info.dim: options.min_channels for info in dims}
+    asked = {} if blocks is None else blocks.asked(dims)
+    if blocks is None or blocks.last:
+        return steps | asked, least
+    free = dict.fromkeys(asked, 1)
+    return steps | free, least | {dim: max(step, least[dim]) for dim, step in asked.items()}
+
+
 def _reach(
     tracing: Tracing,
     dims: Sequence[DimInfo],
@@ -222,16 +235,9 @@ def _reach(
 ) -> dict[Dim, int]:
     """Removes what reaches a target, and says how many indices each Dim may keep then: more, where steps are coarse."""
     saved = replace(target, kind=recipe.pricing.saves or target.kind)
-    steps = {info.dim: step_of(info, replace(options, target=saved)) for info in dims}
-    least = {info.dim: options.min_channels for info in dims}
-    if recipe.blocks is not None:
-        asked = recipe.blocks.asked(dims)
-        if recipe.blocks.last:
-            steps |= asked
-            round_down(consumers, asked)
-        else:
-            steps |= dict.fromkeys(asked, 1)
-            least |= {dim: max(step, least[dim]) for dim, step in asked.items()}
+    steps, least = _limits(dims, replace(options, target=saved), recipe.blocks)
+    if recipe.blocks is not None and recipe.blocks.last:
+        round_down(consumers, recipe.blocks.asked(dims))
     with progress.step("choosing channels", total=sum(info.size for info in dims)) as advance:
         if target.kind == "latency":
             left = pace.reach(consumers, target.value, steps, least, saved.kind, advance)
