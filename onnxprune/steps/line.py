@@ -163,9 +163,8 @@ class Channels:
     ) -> list[Stage[ChannelsKept]]:
         """The next model, cut in different ways, see `onnxprune.steps.channels.alternatives`.
 
-        Only where it is the last of a few do widths have to be what the original's kernels like.
-
         Where a re-fit is to follow, what the criterion knows to make up for the indices that went is in it already.
+        Of several stages only the last has the widths that the original's kernels like.
         """
         options = self._remaining(stage, amount)
         if options is None:

@@ -40,8 +40,8 @@ __all__ = [
 LOWERINGS = 4
 """How often a rate that nobody chose is lowered where it does harm."""
 TRIAL = 0.1
-"""Share of the epochs by whose end a model that only follows a teacher must have come nearer to it: it began near, and
-what a rate that is too high undoes comes back on the samples it is trained on alone."""
+"""Share of the epochs by whose end a rate relative to the weights must have helped: it is for few samples and a model
+that is near its teacher, and what a higher one undoes comes back on the samples that it is trained on alone."""
 SAME = 1e-3
 """Relative difference of losses that are the same, to rounding."""
 LEAST_LIVE = 8
@@ -151,7 +151,7 @@ def fit_to(
         label=label,
         keep_last=options.group_lasso > 0,
         lowerings=LOWERINGS if options.lr is None and not options.group_lasso else 0,
-        trial=math.ceil(TRIAL * options.passes()) if goal.labels is None else 0,
+        trial=math.ceil(TRIAL * options.passes()) if options.scaled else 0,
     )
     return Finetuned(with_weights(model, trained), trained, options, goal.words, len(chosen))
 

@@ -221,11 +221,11 @@ def train(
             weights = runner.arrays(names)
             if not worth.finite or not all(np.isfinite(each).all() for each in weights.values()):
                 stopped = stopped or _diverged(number, state.done, worth.loss, last)
-            harmful = number == 1 and (bool(stopped) or worth.loss > HARM * start.loss)
-            vain = number <= trial and (
-                bool(stopped) or (number == trial and worth.loss > start.loss)
+            harmful = (number == 1 and worth.loss > HARM * start.loss) or (
+                number == trial and worth.loss > start.loss
             )
-            if (harmful or vain) and lowered < lowerings:
+            early = number <= max(trial, 1)
+            if early and (stopped or harmful) and lowered < lowerings:
                 runner.restart()
                 best = first
                 done.clear()

@@ -43,9 +43,7 @@ def test_a_rate_that_has_not_helped_by_the_end_of_its_trial_is_lowered() -> None
     assert (found.best_epoch, found.best.loss) == (3, 0.7)
     straight, other = told([1.0, 0.95, 0.8, 0.7, 0.75], trial=2)
     assert not straight.lowered
-    assert (
-        other.count == runner.count
-    )  # steps from the start, not those of the rate that was given up
+    assert other.count == runner.count  # counted from the start of the rate that was kept
 
 
 @pytest.mark.parametrize("trial", [0, 3])
