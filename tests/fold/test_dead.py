@@ -15,11 +15,11 @@ from onnxprune.runtime.sessions import run, session
 from tests.dims.exact import build
 from tests.loaded import traced
 
-RNG = np.random.default_rng(1)
+RANDOM = np.random.default_rng(1)
 
 
 def matrix(*shape: int, rows: tuple[int, ...] = (), columns: tuple[int, ...] = ()) -> np.ndarray:
-    w = RNG.standard_normal(shape).astype("f4")
+    w = RANDOM.standard_normal(shape).astype("f4")
     w[list(rows)] = 0
     w[:, list(columns)] = 0
     return w

@@ -18,16 +18,16 @@ from onnxprune.runtime.sessions import run, session
 from tests.models import DIGITS
 
 CALIBRATION = DIGITS / "digits_calib.npz"
-RNG = np.random.default_rng(0)
+RANDOM = np.random.default_rng(0)
 
 
 def problem(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """A weight, and the second moments of inputs that hang together."""
-    few = RNG.standard_normal((4 * columns, columns // 3)) @ RNG.standard_normal(
+    few = RANDOM.standard_normal((4 * columns, columns // 3)) @ RANDOM.standard_normal(
         (columns // 3, columns)
     )
-    x = few + 0.3 * RNG.standard_normal(few.shape)
-    return RNG.standard_normal((rows, columns)), x.T @ x / len(x)
+    x = few + 0.3 * RANDOM.standard_normal(few.shape)
+    return RANDOM.standard_normal((rows, columns)), x.T @ x / len(x)
 
 
 def error(change: np.ndarray, moment: np.ndarray) -> float:

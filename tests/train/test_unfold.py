@@ -32,7 +32,8 @@ def folded_network(bias: bool = True) -> ir.Model:
         del shapes["b2"]
     for name, shape in shapes.items():
         sizes = np.exp(RANDOM.standard_normal((shape[0], *[1] * (len(shape) - 1))))
-        array = (sizes * RANDOM.standard_normal(shape)).astype(np.float32)
+        terms = np.prod(shape[1:])  # of a sum: what comes out stays about as large as what goes in
+        array = (sizes * RANDOM.standard_normal(shape) / np.sqrt(terms)).astype(np.float32)
         tensors.append(ir.Tensor(array, name=name))
     return ir.from_onnx_text(
         f"""<ir_version: 8, opset_import: ["" : 17]>

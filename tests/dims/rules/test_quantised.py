@@ -6,19 +6,19 @@ from onnx import TensorProto, helper
 
 from tests.dims.exact import assert_cut_equals_mask, build
 
-RNG = np.random.default_rng(0)
+RANDOM = np.random.default_rng(0)
 
 
 def i8(*shape: int) -> np.ndarray:
-    return RNG.integers(-100, 100, shape).astype(np.int8)
+    return RANDOM.integers(-100, 100, shape).astype(np.int8)
 
 
 def u8(*shape: int) -> np.ndarray:
-    return RNG.integers(0, 255, shape).astype(np.uint8)
+    return RANDOM.integers(0, 255, shape).astype(np.uint8)
 
 
 def scales(n: int) -> np.ndarray:
-    return RNG.uniform(0.01, 0.02, n).astype("f4")
+    return RANDOM.uniform(0.01, 0.02, n).astype("f4")
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -46,7 +46,7 @@ def test_quantise_and_dequantise_pairs(per_channel: bool, zero: int) -> None:
         w1=i8(8, 3, 1, 1),
         s1=s1,
         z1=z1,
-        b1=RNG.integers(-100, 100, 8).astype(np.int32),
+        b1=RANDOM.integers(-100, 100, 8).astype(np.int32),
         sb=np.float32(0.01),
         zb=np.array(0, np.int32),
         w2=i8(2, 8, 1, 1),
@@ -72,7 +72,7 @@ def test_quantised_convolutions() -> None:
         w1=i8(8, 3, 1, 1),
         s1=scales(8),
         z1=np.zeros(8, np.int8),
-        b1=RNG.integers(-100, 100, 8).astype(np.int32),
+        b1=RANDOM.integers(-100, 100, 8).astype(np.int32),
         wd=i8(8, 1, 1, 1),
         w2=i8(2, 8, 1, 1),
         sx=np.float32(0.02),
@@ -140,7 +140,7 @@ def test_quantised_gemm(bias: bool) -> None:
         w2=(8, 5),
         sx=np.float32(0.02),
         zx=np.array(0, np.uint8),
-        **({"b1": RNG.integers(-100, 100, 8).astype(np.int32)} if bias else {}),
+        **({"b1": RANDOM.integers(-100, 100, 8).astype(np.int32)} if bias else {}),
     )
     cut = assert_cut_equals_mask(model, others=[{"x": (3, 6)}])
     assert cut.shape("w1") == (4, 6)
@@ -249,7 +249,7 @@ def test_four_bits(kind: int) -> None:
         s=scales(7),
         w2=(7, 5),
     )
-    for name, array in (("q", RNG.integers(0, 7, (6, 7))), ("z", np.zeros(7, int))):
+    for name, array in (("q", RANDOM.integers(0, 7, (6, 7))), ("z", np.zeros(7, int))):
         tensor = helper.make_tensor(name, kind, array.shape, array.ravel().tolist())
         model.graph.initializer.append(tensor)
     cut = assert_cut_equals_mask(model, others=[{"x": (3, 6)}])
