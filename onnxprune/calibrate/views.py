@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,7 @@ import onnx_ir as ir
 from onnxprune.graph import Weight, constant, replace
 from onnxprune.graph.external import read as read_tensor
 
-__all__ = ["View", "store", "view_of"]
+__all__ = ["View", "restored", "store", "view_of"]
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
@@ -102,12 +104,26 @@ def view_of(value: ir.Value) -> View | None:
 
 def store(view: View, array: np.ndarray) -> None:
     """Writes a weight's numbers, as its node reads them, behind its view; other readers see them too."""
+    replace(_stored(view), view.unread(array))
+
+
+@contextmanager
+def restored(view: View) -> Iterator[None]:
+    """Whatever is stored meanwhile, at the end the weight has its own tensor again, which may still be in its file."""
+    tensor = constant(view.source)
+    assert tensor is not None
+    try:
+        yield
+    finally:
+        replace(_stored(view), tensor)
+
+
+def _stored(view: View) -> Weight:
     node = view.source.producer()
     graph = view.source.graph if node is None else node.graph
     assert isinstance(graph, ir.Graph)
     name, kind = view.source.name or "", "initializer" if node is None else "constant"
-    weight = Weight(name, view.source, kind, graph)  # type: ignore[arg-type]
-    replace(weight, view.unread(array))
+    return Weight(name, view.source, kind, graph)  # type: ignore[arg-type]
 
 
 def _rank(value: ir.Value) -> int | None:

@@ -103,7 +103,7 @@ class Consumer:
         self.rows_met = seen.sums.count
         self._shelf = Shelf(sys.maxsize) if shelf is None else shelf
         w, covariance = each.matrix(each.view.read()), seen.sums.covariance()
-        energy = float(np.einsum("gmk,gkl,gml->", w, covariance, w, optimize=True))
+        energy = float(np.vdot(w @ covariance, w))
         self.energy = max(energy, SMALLEST)
         self._means = seen.sums.x / seen.sums.count
         self._given = np.einsum("gmk,gk->gm", w, self._means)

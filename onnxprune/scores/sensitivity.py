@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxprune.calibrate import Contraction
 from onnxprune.calibrate.collect import walk_of
-from onnxprune.calibrate.views import store
+from onnxprune.calibrate.views import restored, store
 from onnxprune.dims import Tracing
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
@@ -64,15 +64,12 @@ def sensitivities(
 def _curve(consumer: Consumer, moved: Callable[[], float]) -> Curve:
     """Damages one weight step by step, and puts it back."""
     each = consumer.contraction
-    original = np.array(each.view.read())
     points: list[tuple[float, float]] = []
-    try:
+    with restored(each.view):
         for matrix, error in _damaged(consumer.priced(Curve())):
-            store(each.view, each.weight(matrix, original.shape))
+            store(each.view, each.weight(matrix, each.view.shape))
             loss = max(moved(), *(loss * 1.0001 for _, loss in points[-1:]), SMALLEST)
             points.append((error, loss))
-    finally:
-        store(each.view, original)
     return (
         Curve(tuple(e for e, _ in points), tuple(loss for _, loss in points)) if points else Curve()
     )
