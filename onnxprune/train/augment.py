@@ -34,7 +34,7 @@ __all__ = ["MIXING", "WAYS", "augment", "check_ways", "copies", "is_images"]
 
 WAYS = ("flip", "crop", "zoom", "mix", "collage")
 MIXING = ("mix", "collage")
-"""Those after which no label is right."""
+"""Those after which an image shows no one thing any more, and no label is right."""
 SHIFT = 1 / 8
 """Largest shift, as a share of height and width."""
 LEAST = 0.25
