@@ -75,7 +75,7 @@ __all__ = ["finetune"]
     "--temperature", type=float, help="Of following class scores (default 2, with labels 4)."
 )
 @click.option(
-    "--alpha", type=float, help="Share of the teacher where there are labels too (default .9)."
+    "--alpha", type=float, help="Share of the teacher where there are labels too (default .7)."
 )
 @click.option(
     "--features",

@@ -97,7 +97,7 @@ class TrainOptions:
     unfold: bool | None = None
     smoothing: float = 0.0
     temperature: float | None = None
-    alpha: float = 0.9
+    alpha: float = 0.7
     features: float = 0.0
     held_aside: float = 0.1
     augment: tuple[str, ...] | None = None
