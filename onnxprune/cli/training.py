@@ -44,8 +44,8 @@ training = options(
     click.option(
         "--augment",
         metavar="WAYS",
-        help="Move images about: none, or some of flip,crop,zoom,mix,collage (default: all without labels; with them "
-        "those of flip,crop that leave them right).",
+        help="Move images about: none, or some of flip,crop,zoom,mix (default: all without labels; with them those of "
+        "flip,crop that leave them right).",
     ),
     click.option("--l1", type=float, help="Weight of sum |w| in the loss (default 0)."),
     click.option("--l2", type=float, help="Weight of sum w^2 / 2 in the loss (default 0)."),

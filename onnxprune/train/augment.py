@@ -5,21 +5,14 @@
     zoom    of half of the images a part, from a quarter of the area to all of it, as large as the whole
     mix     half of the images mixed with another of the batch: blended, u a + (1 - u) b with u uniform, or a
             rectangle of b, of the share 1 - u of the area, pasted into a
-    collage half of the images covered with pieces of others of the batch: ellipses and rectangles of all sizes, the
-            smaller the more, as things in the world hide each other
 
-Labels do not follow a mixture here: only a teacher, who says something about every input, goes with `mix` and
-`collage`. Whether labels survive being flipped and shifted depends on what is in the images.
-
-Few images are of few things, and what is trained on them unlearns all others. A collage shows nothing, but edges and
-textures of all of them side by side, in every size.
+Labels do not follow a mixture here: only a teacher, who says something about every input, goes with `mix`. Whether
+labels survive being flipped and shifted depends on what is in the images.
 
 Sources: He et al. 2016, arXiv:1512.03385, section 4.2 (flips, crops; padded with zeros there); Szegedy
 et al. 2015, arXiv:1409.4842, section 6 (parts of different sizes); Zhang et al. 2018,
 arXiv:1710.09412 (mixup); Yun et al. 2019, arXiv:1905.04899 (CutMix); Beyer et al. 2022, arXiv:2106.05237 (that a
-teacher who sees the same mixture makes distillation from it consistent); Lee, Mumford, Huang 2001, "Occlusion models
-for natural images", International Journal of Computer Vision 41 (images of dead leaves, whose sizes fall off as
-1/r^3, look like the world at every scale); Baradad et al. 2021, arXiv:2106.05963 (that networks learn from them).
+teacher who sees the same mixture makes distillation from it consistent).
 """
 
 from __future__ import annotations
@@ -30,19 +23,13 @@ import numpy as np
 
 from onnxprune.errors import OptionError
 
-__all__ = ["MIXING", "WAYS", "augment", "check_ways", "copies", "is_images"]
+__all__ = ["WAYS", "augment", "check_ways", "copies", "is_images"]
 
-WAYS = ("flip", "crop", "zoom", "mix", "collage")
-MIXING = ("mix", "collage")
-"""Those after which an image shows no one thing any more, and no label is right."""
+WAYS = ("flip", "crop", "zoom", "mix")
 SHIFT = 1 / 8
 """Largest shift, as a share of height and width."""
 LEAST = 0.25
 """Smallest part of an image's area that `zoom` shows."""
-PIECES = 150
-"""Of a collage; they cover the canvas about four times over."""
-RADII = (1 / 18, 1 / 2)
-"""Of pieces, as a share of the image's smaller side."""
 _CHANNELS = (1, 3, 4)
 
 
@@ -77,8 +64,7 @@ def augment(
         if is_images(array):
             images = _moved(array, ways, random)
             images = _zoomed(images, random) if "zoom" in ways else images
-            images = _mixed(images, random) if "mix" in ways else images
-            found[name] = _collaged(images, random) if "collage" in ways else images
+            found[name] = _mixed(images, random) if "mix" in ways else images
     return found
 
 
@@ -160,39 +146,6 @@ def _mixed(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
             area[height] = slice(left, left + box[1])
             found[k][tuple(area)] = images[other][tuple(area)]
     return found
-
-
-def _collaged(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    found = images.copy()
-    order = (0, 1, 2, 3) if _height(images) == 2 else (0, 3, 1, 2)
-    canvases, sources = found.transpose(order), images.transpose(order)
-    for k in np.flatnonzero(random.random(len(images)) < 0.5):
-        for _ in range(PIECES):
-            _paste(canvases[k], sources, random)
-    return found
-
-
-def _paste(canvas: np.ndarray, sources: np.ndarray, random: np.random.Generator) -> None:
-    """Covers a place of an image, (channels, height, width), with what another has at some place."""
-    sizes = np.array(canvas.shape[1:])
-    low, high = (1 / share**2 for share in RADII)
-    radius = sizes.min() / np.sqrt(random.uniform(high, low))
-    middle = random.random(2) * sizes
-    (top, left), (bottom, right) = (
-        np.clip(middle + sign * radius, 0, sizes).astype(int) for sign in (-1, 1)
-    )
-    down, across = np.ogrid[top:bottom, left:right]
-    angle, stretch = random.uniform(0, np.pi), random.uniform(1, 3)
-    sine, cosine = np.sin(angle), np.cos(angle)
-    along = (across - middle[1]) * cosine + (down - middle[0]) * sine
-    beside = ((down - middle[0]) * cosine - (across - middle[1]) * sine) * stretch
-    if random.random() < 0.5:
-        inside = along**2 + beside**2 < radius**2
-    else:
-        inside = np.maximum(abs(along), abs(beside)) < radius / np.sqrt(2)
-    y, x = (random.random(2) * (sizes - (bottom - top, right - left) + 1)).astype(int)
-    source = sources[random.integers(len(sources)), :, y : y + bottom - top, x : x + right - left]
-    np.copyto(canvas[:, top:bottom, left:right], source, where=inside)
 
 
 def _places(size: int, shift: int) -> np.ndarray:

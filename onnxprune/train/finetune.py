@@ -14,7 +14,7 @@ from onnxprune.graph import clone, inline
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import session
-from onnxprune.train.augment import MIXING, WAYS, copies, is_images
+from onnxprune.train.augment import WAYS, copies, is_images
 from onnxprune.train.batch import opened
 from onnxprune.train.blocks import Kept
 from onnxprune.train.blockwise import distil_blocks
@@ -42,7 +42,7 @@ MANY = 1000
 MOST_ASIDE = 1000
 """Samples that are held aside at most: of more there are better ones to train on."""
 ASIDE = 3
-"""How many times over images are held aside, each whole but moved, where no label tells what is right."""
+"""How many times over images are held aside, moved about in different ways, where no label tells what is right."""
 
 
 def finetune(
@@ -112,8 +112,7 @@ def fit(
     options = replace(options, augment=_ways(seen, aside, model, teacher, options))
     if data.labels is None and options.augment:
         random = np.random.default_rng([options.seed, 7])
-        whole = [way for way in options.augment if way not in MIXING]
-        aside = replace(aside, inputs=copies(aside.inputs, ASIDE, whole, random))
+        aside = replace(aside, inputs=copies(aside.inputs, ASIDE, options.augment, random))
     told = teacher
     if options.features and teacher is not None:
         goal, told = with_features(goal, model, teacher, seen, options.features, kept)

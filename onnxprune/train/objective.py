@@ -26,7 +26,7 @@ from onnxprune.autodiff import CrossEntropy, Distillation, Loss, SquaredError, W
 from onnxprune.errors import DataError, OptionError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
-from onnxprune.train.augment import MIXING, augment, is_images
+from onnxprune.train.augment import augment, is_images
 from onnxprune.train.binary import BinaryCrossEntropy
 
 __all__ = ["Objective", "Source", "objective", "rows_of"]
@@ -142,7 +142,7 @@ class Source:
         self._random = np.random.default_rng([seed, 2])
         if ways and (data.stacked or not any(map(is_images, data.inputs.values()))):
             raise OptionError("only images can be augmented, and the model takes none")
-        if goal.labels is not None and any(way in MIXING for way in ways):
+        if "mix" in ways and goal.labels is not None:
             raise OptionError(
                 "mixed images have no label: only a teacher goes with them (--alpha 1)"
             )

@@ -65,9 +65,9 @@ class TrainOptions:
         alpha: Share of the teacher where there are labels too.
         features: Weight of following the original's values between blocks too, where there is one.
         held_aside: Share of the samples, 1000 at most, that training never sees, and states are compared on.
-        augment: How the images of a batch are moved about: `flip`, `crop`, `zoom`, `mix`, `collage`, see `augment`; the
-            teacher sees the same ones. None: in every way where a teacher alone says what is right, else in those that
-            leave the labels right (see `harmless`).
+        augment: How the images of a batch are moved about: `flip`, `crop`, `zoom`, `mix` (see `augment`); the teacher
+            sees the same ones. None: in every way where a teacher alone says what is right, else in those that leave
+            the labels right (see `harmless`).
         keep_zeros: Zeros in weights of two and more axes stay zero.
         include: Patterns of names: train these constants only.
         exclude: Patterns of names that are not trained.

@@ -57,23 +57,6 @@ def test_half_of_the_images_are_mixed_with_another() -> None:
         ).all()
 
 
-def test_half_of_the_images_become_collages_of_pieces_of_all() -> None:
-    ramp = np.arange(40.0)[:, None, None, None] + np.linspace(0, 0.5, 3)[:, None, None]
-    images = np.broadcast_to(ramp, (40, 3, 36, 48)).astype(np.float32)
-    (found,) = augment({"x": images}, ["collage"], np.random.default_rng(0)).values()
-    changed = np.flatnonzero((found != images).any((1, 2, 3)))
-    assert 10 < len(changed) < 30
-    pieces = np.floor(found)
-    np.testing.assert_allclose(found - pieces, ramp[:1] - np.zeros_like(found), atol=1e-5)
-    for k in changed:
-        shares = np.bincount(pieces[k, 0].astype(int).reshape(-1), minlength=40) / pieces[k, 0].size
-        assert (shares > 0).sum() > 15
-        assert shares.max() < 0.6
-        assert shares[k] < 0.3
-    last = augment({"x": images.transpose(0, 2, 3, 1)}, ["collage"], np.random.default_rng(0))["x"]
-    np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), found)
-
-
 def test_channels_may_come_last_and_other_inputs_stay() -> None:
     last = IMAGES.transpose(0, 2, 3, 1)
     feed = {"first": IMAGES, "last": last, "tokens": np.arange(40)}
@@ -135,7 +118,7 @@ def test_only_images_can_be_moved_about() -> None:
 def test_images_without_labels_are_moved_about_unless_told_otherwise() -> None:
     model, data = digits("resnet")
     unlabelled = replace(data.take(16), labels=None)
-    for given, words in ((None, "flip, crop, zoom, mix, collage"), ((), ""), (("flip",), "flip")):
+    for given, words in ((None, "flip, crop, zoom, mix"), ((), ""), (("flip",), "flip")):
         options = TrainOptions(epochs=1, block_epochs=0, augment=given, threads=1)
         told = fit(model, unlabelled, model, options).objective
         assert told.partition(" on images augmented by ")[2] == words
