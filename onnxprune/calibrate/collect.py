@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.calibrate.contraction import Contraction
 from onnxprune.calibrate.moments import Sums, positions_seen
-from onnxprune.calibrate.walk import Walk, value_sizes
+from onnxprune.calibrate.walk import Walk
 from onnxprune.dims import Tracing
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
@@ -39,10 +39,7 @@ def walk_of(
 ) -> Walk:
     """A walk through the model traced, or through one that was cut from it; of samples in one part or several."""
     parts = [data] if isinstance(data, Dataset) else data
-    batch = next((shape[0] for shape in tracing.measured.inputs.values() if shape), 1)
-    samples, stacked = sum(len(part) for part in parts), parts[0].stacked
-    sizes = value_sizes(tracing.measured.shapes, samples, 1 if stacked else batch)
-    return Walk(model or tracing.model, parts, sizes, providers)
+    return Walk(model or tracing.model, parts, providers)
 
 
 def collect(

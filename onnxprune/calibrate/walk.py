@@ -1,16 +1,15 @@
 """Walking a model once, in order, with all samples at every place: its values batch by batch, in bounded memory.
 
-A walk holds the values that are alive at one place in the graph (its checkpoint) for all samples. To see a value, the
-nodes from there to it are run, batch by batch. Then the checkpoint moves on, unless what is alive at the new place is
-more than the memory allowed; then the next nodes are run from the old place again. Since only the nodes after the
-checkpoint are ever run, weights may change behind the walker's back as long as they are ahead of it: that is what
-re-fitting layer by layer needs, at the price of about two runs of the model for each sample.
+A walk holds the values that are alive at one place in the graph (its checkpoint) for all samples; what is more than the
+memory allowed waits in a temporary file. To see a value, the nodes from there to it are run, batch by batch. Then the
+checkpoint moves on. What does not depend on the samples is never held, but made again. Since of all else only the nodes
+after the checkpoint are ever run, weights may change behind the walker's back as long as they are ahead of it: that is
+what re-fitting layer by layer needs, at the price of about two runs of the model for each sample.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -19,15 +18,16 @@ from onnxprune.errors import ModelError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.pieces import last_uses, read_values
 from onnxprune.runtime.sessions import run, session
+from onnxprune.runtime.shelf import AtHand, Kept, Shelf
 
 __all__ = ["MEMORY", "Walk"]
 
 MEMORY = 1 << 30
-"""Bytes of values that a walk holds between two places."""
+"""Bytes of values that a walk holds in memory between two places."""
 BATCH = 8
 """Samples a run."""
 
-Values = dict[ir.Value, np.ndarray]
+Values = dict[ir.Value, Kept]
 
 
 class Walk:
@@ -36,27 +36,27 @@ class Walk:
     Args:
         model: The model; of its main graph, nodes ahead of the walk may be given new weights while it goes on.
         parts: The samples, in one part or several.
-        sizes: Bytes of each value for all samples, by name, to keep the memory bounded.
         providers: onnxruntime providers by name.
-        memory: Bytes that values held may take.
+        memory: Bytes of values held in memory.
     """
 
     def __init__(
         self,
         model: ir.Model,
         parts: Sequence[Dataset],
-        sizes: Mapping[str, int],
         providers: Sequence[str] = ("cpu",),
         memory: int = MEMORY,
     ) -> None:
-        self.model, self.providers, self.memory, self.sizes = model, providers, memory, sizes
+        self.model, self.providers = model, providers
+        self._shelf = Shelf(memory)
         self.nodes = list(model.graph)
         self.place = {node: k for k, node in enumerate(self.nodes)}
         self.last = last_uses(model.graph)
+        self.fed = _fed(model.graph)
         inputs = {value.name: value for value in model.graph.inputs}
         self.part_of = [k for k, part in enumerate(parts) for _ in part.batch_rows(BATCH)]
         self.alive: list[Values] = [
-            {inputs[name]: array for name, array in feed.items()}
+            {inputs[name]: AtHand(array) for name, array in feed.items()}
             for part in parts
             for feed in part.batches(BATCH)
         ]
@@ -80,7 +80,7 @@ class Walk:
         for number, values in zip(self.part_of, self.alive, strict=True):
             if part is not None and number != part:
                 continue
-            found = {value: values[value] for value in held}
+            found = {value: values[value].read() for value in held}
             if rest is not None:
                 found.update(rest(values))
             yield [found[value] for value in wanted]
@@ -90,27 +90,27 @@ class Walk:
         return self.at > self.place[node]
 
     def advance(self, node: ir.Node) -> None:
-        """Moves the checkpoint to just before a node, if the memory allows."""
+        """Moves the checkpoint to just before a node."""
         target = self.place[node]
         if target <= self.at:
             return
         needed = self._needed(target)
-        if sum(self.sizes.get(value.name or "", 0) for value in needed) > self.memory:
-            return
         new = [value for value in needed if value not in self.alive[0]]
-        if new:
-            rest = self._nodes_for(new)
-            for values in self.alive:
-                values.update(rest(values))
-        keep = set(needed)
-        for values in self.alive:
-            for value in [value for value in values if value not in keep]:
-                del values[value]
+        rest = self._nodes_for(new) if new else None
+        for k, values in enumerate(self.alive):
+            made = {} if rest is None else rest(values)
+            self.alive[k] = {value: held for value, held in values.items() if value in needed}
+            del values
+            self.alive[k].update({value: self._keep(array) for value, array in made.items()})
         self.at = target
+
+    def _keep(self, value: np.ndarray) -> Kept:
+        plain = isinstance(value, np.ndarray) and value.dtype.kind != "O"
+        return self._shelf.keep(value) if plain else AtHand(value)
 
     def _needed(self, target: int) -> list[ir.Value]:
         """The values made before a place (or fed) that are read at it or after."""
-        made = [v for node in self.nodes[self.at : target] for v in node.outputs if v.name]
+        made = [v for node in self.nodes[self.at : target] for v in node.outputs if v in self.fed]
         return [v for v in (*self.alive[0], *made) if self.last.get(v, -1) >= target]
 
     def _nodes_for(self, wanted: Sequence[ir.Value]) -> _Nodes:
@@ -137,6 +137,15 @@ class Walk:
         return _Nodes(self, nodes, list(takes), list(weights), list(wanted))
 
 
+def _fed(graph: ir.Graph) -> set[ir.Value]:
+    """The values that depend on the samples."""
+    found = set(graph.inputs) - set(graph.initializers.values())
+    for node in graph:
+        if not found.isdisjoint(read_values(node, graph)):
+            found.update(node.outputs)
+    return found
+
+
 class _Nodes:
     """Some nodes as an onnxruntime session."""
 
@@ -158,7 +167,7 @@ class _Nodes:
             name=graph.name,
         ).clone()
         for value, copy in zip(takes, view.inputs, strict=True):
-            array = walk.alive[0][value]
+            array = walk.alive[0][value].read()
             copy.const_value = None
             copy.type, copy.shape = ir.TensorType(ir.DataType.from_numpy(array.dtype)), None
         for value in view.outputs:
@@ -168,17 +177,7 @@ class _Nodes:
         self.session = session(model, walk.providers)
         self.takes, self.gives = takes, gives
 
-    def __call__(self, values: Values) -> Values:
-        feed = {value.name or "": values[value] for value in self.takes}
+    def __call__(self, values: Values) -> dict[ir.Value, np.ndarray]:
+        feed = {value.name or "": values[value].read() for value in self.takes}
         results = run(self.session, feed)
         return dict(zip(self.gives, results, strict=True))
-
-
-def value_sizes(
-    shapes: Mapping[ir.Value, Sequence[int]], samples: int, measured: int
-) -> dict[str, int]:
-    """Bytes of every value for all samples, from the shapes of a run with `measured` of them."""
-    return {
-        value.name or "": 4 * math.prod(shape) * samples // max(measured, 1)
-        for value, shape in shapes.items()
-    }

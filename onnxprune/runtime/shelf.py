@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.errors import OnnxPruneError
 
-__all__ = ["Kept", "Shelf"]
+__all__ = ["AtHand", "Kept", "Shelf"]
 
 
 class Kept(Protocol):
@@ -25,6 +25,17 @@ class Kept(Protocol):
     def read(self) -> np.ndarray:
         """The array; not to be written to."""
         ...
+
+
+class AtHand:
+    """An array that is in memory anyway, among others that are on a shelf."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def read(self) -> np.ndarray:
+        """The array; not to be written to."""
+        return self._array
 
 
 class Shelf:

@@ -18,15 +18,22 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError
-from onnxprune.graph import constant
+from onnxprune.graph import constant, inline
+from onnxprune.graph.cost import macs
 from onnxprune.runtime.dataset import Dataset, make_dataset
 from onnxprune.runtime.inputs import Shapes, graph_inputs, running_shapes
+from onnxprune.runtime.measure import measure
 from onnxprune.runtime.scale import input_scale
 from onnxprune.runtime.sessions import run, session
 
 __all__ = ["SAMPLES", "image_noise", "synthetic"]
 
 SAMPLES = 200
+"""How many there are at most, ..."""
+FEWEST = 32
+"""... and at least."""
+WORK = 4 * 10**11
+"""MACs of all of them in between: where a model takes many, its maps are large, and each sample has much to tell."""
 EXPONENTS = (0.8, 1.4)
 """Of 1/f^a, drawn for each image."""
 CONTRAST = 0.35
@@ -41,7 +48,7 @@ Array = np.ndarray
 
 
 def synthetic(
-    model: ir.Model, seed: int = 0, shapes: Shapes | None = None, count: int = SAMPLES
+    model: ir.Model, seed: int = 0, shapes: Shapes | None = None, count: int | None = None
 ) -> Dataset:
     """Made-up samples that the model runs on; the same seed gives the same ones.
 
@@ -49,7 +56,7 @@ def synthetic(
         model: Any model.
         seed: Of the noise.
         shapes: Shapes for some inputs, by name; others are found by trying.
-        count: How many, rounded up to whole batches.
+        count: How many, rounded up to whole batches; None: 200, or fewer where the model is large.
 
     Raises:
         ModelError: onnxruntime runs the model on none of the shapes tried.
@@ -57,6 +64,8 @@ def synthetic(
     sizes = next(running_shapes(model, shapes))
     rng = np.random.default_rng(seed)
     batch = _batch(model, sizes)
+    if count is None:
+        count = _affordable(model, sizes, batch)
     entries = count if batch is None else -(-count // batch)
     arrays, kinds = {}, []
     for value in graph_inputs(model):
@@ -84,6 +93,13 @@ def image_noise(count: int, channels: int, height: int, width: int, seed: int) -
         mixed = np.sqrt(ALIKE) * noise[:1] + np.sqrt(1 - ALIKE) * noise[1:]
         image[:] = mixed * np.exp(rng.normal(0, CONTRAST))
     return images / np.float32(max(float(images.std()), 1e-30))
+
+
+def _affordable(model: ir.Model, sizes: Shapes, batch: int | None) -> int:
+    """How many samples calibration can be asked to run."""
+    whole = inline(model)
+    each = macs(whole, measure(whole, sizes).shapes) / (batch or 1)
+    return min(SAMPLES, max(FEWEST, int(WORK / max(each, 1))))
 
 
 def _filled(value: ir.Value, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Array, str]:

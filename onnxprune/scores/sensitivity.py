@@ -19,6 +19,7 @@ from onnxprune.calibrate import Contraction
 from onnxprune.calibrate.collect import walk_of
 from onnxprune.calibrate.views import restored, store
 from onnxprune.dims import Tracing
+from onnxprune.graph.cost import macs
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.scores.distance import Reference
@@ -27,7 +28,11 @@ from onnxprune.scores.obs import Consumer, Curve
 __all__ = ["sensitivities"]
 
 SAMPLES = 64
-"""Samples that the outputs are compared on."""
+"""Samples that the outputs are compared on, unless that is too much work."""
+FEWEST = 4
+"""Samples that they are compared on however much work it is."""
+WORK = 10**12
+"""MACs that may be spent; a core does some 5e10 a second."""
 ERRORS = (0.3, 0.6)
 """Relative squared errors that each consumer is given, about."""
 SMALLEST = 1e-9
@@ -43,7 +48,7 @@ def sensitivities(
     providers: Sequence[str] = ("cpu",),
 ) -> dict[Contraction, Curve]:
     """For each contraction what loss of the outputs an error in it is worth, in one walk through the model."""
-    walk = walk_of(tracing, data.take(SAMPLES), providers)
+    walk = walk_of(tracing, data.take(_affordable(tracing, data, len(consumers))), providers)
     outputs = [value for value in tracing.model.graph.outputs if _is_float(value, tracing)]
     reference = Reference(walk.values(outputs))
     found: dict[Contraction, Curve] = {}
@@ -59,6 +64,13 @@ def sensitivities(
             found[each] = _curve(consumer, moved)
             done(1)
     return found
+
+
+def _affordable(tracing: Tracing, data: Dataset, runs: int) -> int:
+    """How many samples are looked at, where the model is run so many times from its middle, on average twice."""
+    batch = 1 if data.stacked else data.fixed_batch or 1
+    each = macs(tracing.model, tracing.measured.shapes) / batch
+    return min(SAMPLES, max(FEWEST, int(WORK / max(each * runs, 1))))
 
 
 def _curve(consumer: Consumer, moved: Callable[[], float]) -> Curve:

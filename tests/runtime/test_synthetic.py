@@ -36,6 +36,13 @@ def test_the_same_seed_gives_the_same_samples() -> None:
     assert not np.array_equal(first, other)
 
 
+def test_a_model_that_takes_long_gets_fewer() -> None:
+    text = "(float[N,3,{0},{0}] x) => (float[N,128,{0},{0}] y) {{ y = Conv<pads=[3,3,3,3]>(x, w) }}"
+    small, large = (loaded(text.format(size), w=(128, 3, 7, 7)) for size in (32, 512))
+    assert len(synthetic(small)) == 200
+    assert len(synthetic(large)) == 4e11 // (512**2 * 128 * 3 * 7 * 7)
+
+
 def test_tokens_are_rows_of_their_table_and_masks_are_ones() -> None:
     model = loaded(
         """(int64[N,L] ids, int64[N,L] mask) => (float[N,L,4] y) {
