@@ -8,7 +8,7 @@ zero, and what that costs is taken over by the columns after it,
 
 so that one factorisation serves all rows. Which weights go is chosen by their cost, w_j^2 / U_jj^2, as columns come:
 
-1. a fraction of every block of `BLOCK` columns;
+1. a fraction of every block of `BLOCK` columns, and all that is zero there already;
 2. N:M: all but N of every M neighbours along the contraction axis (at one kernel position), as the group is reached;
 3. masks that are given: only the compensation is new.
 
@@ -64,8 +64,10 @@ def sparse_rows(weight: Array, moment: Array, pattern: Pattern, run: int) -> tup
         part = w[:, start:stop]
         diagonal = np.diagonal(upper)[start:stop]
         if isinstance(pattern, Fraction):
-            cost = np.where(gone[:, start:stop], -1.0, part**2 / diagonal**2)
-            mask[:, start:stop] = _least(cost, pattern.value)
+            zero = gone[:, start:stop]
+            cost = np.where(zero, -1.0, part**2 / diagonal**2)
+            count = max(int(pattern.value * cost.size + 1e-6), np.count_nonzero(zero))
+            mask[:, start:stop] = _least(cost, count)
         elif not isinstance(pattern, NM):
             mask[:, start:stop] = pattern[:, start:stop]
         errors = np.empty_like(part)
@@ -105,9 +107,8 @@ def _factor(moment: Array) -> Array:
     return np.asarray(np.linalg.cholesky(np.linalg.inv(h)).T)
 
 
-def _least(cost: Array, share: float) -> Array:
-    """The cheapest share of a block, the first of equal ones."""
-    count = int(share * cost.size + 1e-6)
+def _least(cost: Array, count: int) -> Array:
+    """The cheapest of a block, the first of equal ones."""
     mask = np.zeros(cost.size, bool)
     mask[np.argsort(cost, axis=None, kind="stable")[:count]] = True
     return mask.reshape(cost.shape)

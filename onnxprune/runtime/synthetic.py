@@ -167,7 +167,8 @@ def _tables(value: ir.Value) -> Iterator[int]:
 def _batch(model: ir.Model, sizes: Shapes) -> int | None:
     """How many samples a feed of these shapes holds along axis 0; None where samples must be whole feeds.
 
-    An open first axis is one of samples if the model also runs on three times as many, and gives three times as much.
+    An open first axis is one of samples if the model also runs on three times as many, and gives three times as much;
+    a fixed one if the outputs have as much along theirs, or a multiple.
     """
     values = graph_inputs(model)
     first = {tuple(sizes[value.name or ""])[:1] for value in values}
@@ -176,7 +177,8 @@ def _batch(model: ir.Model, sizes: Shapes) -> int | None:
     ((n,),) = first
     declared = {value.shape[0] for value in values if value.shape is not None}
     if all(isinstance(size, int) and size > 0 for size in declared):
-        return n
+        given_sizes = (value.shape[0] for value in model.graph.outputs if value.shape)
+        return n if all(size % n == 0 for size in given_sizes if isinstance(size, int)) else None
     made = session(model, optimize=False)
     given: list[list[Array]] = []
     for times in (1, 3):

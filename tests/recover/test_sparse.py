@@ -76,6 +76,15 @@ def test_what_is_zero_already_counts_and_stays() -> None:
     np.testing.assert_array_equal(found, w)
 
 
+def test_what_is_zero_stays_where_the_same_share_falls_otherwise_on_the_blocks() -> None:
+    """As in a second step that leaves a layer with the zeros that the first gave it."""
+    w, moment = problem(1, 3 * BLOCK + 5)
+    _, first = sparse_rows(w, moment, Fraction(0.5), w.shape[1])
+    again, second = sparse_rows(np.where(first, 0, w), moment, Fraction(first.mean()), w.shape[1])
+    np.testing.assert_array_equal(second, first)
+    assert not again[first].any()
+
+
 def test_inputs_that_are_never_seen_cost_nothing() -> None:
     found, mask = sparse_rows(np.ones((2, 8)), np.zeros((8, 8)), Fraction(0.5), 8)
     assert np.isfinite(found).all()

@@ -71,6 +71,17 @@ def test_images_of_both_layouts_and_of_fixed_batches(shape: str, entries: tuple[
     assert "1/f" in data.note
 
 
+def test_a_fixed_axis_that_the_output_does_not_have_is_left_whole() -> None:
+    model = loaded(
+        "(float[48] x) => (float[1,4] y) { r = Reshape(x, s)\n y = MatMul(r, w) }",
+        s=np.array([1, 48], "i8"),
+        w=(48, 4),
+    )
+    data = synthetic(model, count=5)
+    assert data.stacked
+    assert data.inputs["x"].shape == (5, 48)
+
+
 def test_an_axis_that_is_not_of_samples_is_left_whole() -> None:
     text = "(float[T,3] x) => (float[3,3] y) { t = Transpose(x)\n y = MatMul(t, x) }"
     data = synthetic(loaded(text), count=5)
