@@ -66,7 +66,7 @@ def sparse_rows(weight: Array, moment: Array, pattern: Pattern, run: int) -> tup
         if isinstance(pattern, Fraction):
             zero = gone[:, start:stop]
             cost = np.where(zero, -1.0, part**2 / diagonal**2)
-            count = max(int(pattern.value * cost.size + 1e-6), np.count_nonzero(zero))
+            count = max(int(pattern.value * cost.size + 1e-6), int(zero.sum()))
             mask[:, start:stop] = _least(cost, count)
         elif not isinstance(pattern, NM):
             mask[:, start:stop] = pattern[:, start:stop]
