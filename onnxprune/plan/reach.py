@@ -36,7 +36,7 @@ CLOSE = 0.01
 """Within this of the goal, relatively, it is reached."""
 FAR = 0.4
 """Of the target: predictions that are to be so much lower for it are predictions of something else."""
-MOST = 6
+MOST = 8
 """Measurements of the whole model."""
 SECONDS = 1.0
 

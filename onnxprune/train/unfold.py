@@ -66,9 +66,8 @@ class Unfolded:
             )
             factor = scale / np.sqrt(variance + EPSILON)
             kernel, bias = found[put.kernel], biases[put.bias]
-            found[put.kernel] = (kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))).astype(
-                kernel.dtype
-            )
+            whole = kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))
+            found[put.kernel] = (whole + 0.0).astype(kernel.dtype)  # no zero is a negative one
             found[put.bias] = ((bias - mean) * factor + shift).astype(bias.dtype)
         return replace(trained, weights=found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,27 +118,33 @@ def test_statistics_of_elements_are_of_single_samples() -> None:
 
 
 def test_a_gate_is_the_derivative_of_shrinking_an_index() -> None:
-    """A central difference of the loss, where what one index carries is scaled in the weights that read it."""
+    """Between the slopes to both sides of what one index carries, scaled in the weights that read it."""
     model = load(DIGITS / "digits_resnet.onnx")
     tracing = trace(model, measure(model))
     info = next(i for i in candidates(tracing, PruneOptions()) if len(i.slices) > 1)
     data = samples(model, 1)
+    assert data.labels is not None
+    data = replace(data, labels=(data.labels + 1) % 10)  # wrong ones: the loss is far from flat
     goal = objective(model, data)
     gates = Gates(tracing, [info.dim], goal, data)
     ((_, found),) = gates.each({}, Silent())
     feed = {"image": data.inputs["image"], **goal.answers({}, data.labels)}
-    losses = {}
-    for step in (-0.01, 0.01):
-        for j in range(3):
-            masks = {}
-            for k, gate in enumerate(gates.found):
-                mask = np.ones(info.size, np.float32)
-                mask[j] += step
-                assert gate.holds is info.dim
-                masks[f"gates/{k}"] = mask
-            losses[step, j] = float(run(gates.session, {**feed, **masks})[0])
-    slopes = [(losses[0.01, j] - losses[-0.01, j]) / 0.02 for j in range(3)]
-    np.testing.assert_allclose(found[info.dim][:3], slopes, rtol=0.05, atol=2e-4)
+    assert all(gate.holds is info.dim for gate in gates.found)
+
+    def loss(j: int, step: float) -> float:
+        mask = np.ones(info.size, np.float32)
+        mask[j] += step
+        masks = {f"gates/{k}": mask for k in range(len(gates.found))}
+        return float(run(gates.session, {**feed, **masks})[0])
+
+    h = 0.003
+    slopes = np.array(
+        [[(loss(j, h) - loss(j, 0)) / h, (loss(j, 0) - loss(j, -h)) / h] for j in range(3)]
+    )
+    derivatives, room = found[info.dim][:3], 1e-3 + 0.01 * np.abs(slopes).max(1)
+    assert (derivatives > slopes.min(1) - room).all()
+    assert (derivatives < slopes.max(1) + room).all()
+    assert np.abs(derivatives).max() > 0.1
 
 
 def test_scores_on_cuda_are_those_of_the_cpu() -> None:

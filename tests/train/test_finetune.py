@@ -43,7 +43,7 @@ def test_a_pruned_network_recovers_and_its_zeros_stay(labels: bool) -> None:
     options = TrainOptions(epochs=6, threads=1, lr=5e-3, augment=())
     found = fit(pruned, used, None if labels else model, options)
     assert before < 0.9
-    assert top1(found.model) > 0.96
+    assert top1(found.model) > max(before + 0.05, 0.93)
     losses = [epoch.loss for epoch in found.trained.epochs]
     assert losses[-1] < 0.5 * losses[0]
     assert found.trained.best.beats(found.trained.start)
@@ -99,7 +99,7 @@ def test_a_rate_that_does_harm_at_once_is_lowered_unless_it_was_chosen() -> None
     common = {"epochs": 3, "block_epochs": 0, "augment": (), "relative": False, "threads": 1}
     small = clone(model)
     head = next(w for w in weights(small) if w.name == "head.weight")
-    replace(head, head.array() * np.float32(1.02))
+    replace(head, head.array() * np.float32(1.005))
     found = fit(small, data, model, TrainOptions(**common))
     assert found.trained.lowered > 0
     assert found.trained.rate == pytest.approx(1e-3 / 4**found.trained.lowered)

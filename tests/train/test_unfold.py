@@ -85,9 +85,11 @@ def test_what_is_trained_goes_back_into_kernel_and_bias() -> None:
         if weight.name not in ("b1", "b2"):
             arrays[weight.name] = RANDOM.uniform(low, 2.0, weight.shape).astype(np.float32)
             replace(weight, arrays[weight.name])
+    arrays["w1"][:, 0] = 0
     nothing = Evaluated(0.0)
     back = found.folded(Trained(arrays, nothing, nothing, 1))
     assert set(back.weights) == {"w1", "b1", "w2", "b2", "v", "c"}
+    assert not np.signbit(back.weights["w1"][:, 0]).any()  # bit for bit zero, whatever the scale
     result = clone(model)
     for weight in weights(result):
         replace(weight, back.weights[weight.name])
