@@ -1,7 +1,8 @@
-"""Trains the models of this folder and writes them, with their data, beside this script.
+"""Makes the models of this folder and writes them, with their data, beside this script.
 
-A development script: it needs torch and scikit-learn, which the package never imports. The images are scikit-learn's
-digits (1797 handwritten digits of 8x8 pixels, from the UCI repository). Fixed splits and seeds; run it as
+PyTorch builds and exports them with random weights, `onnxprune.finetune` trains the files. A development script: it
+needs torch and scikit-learn, which the package never imports. The images are scikit-learn's digits (1797 handwritten
+digits of 8x8 pixels, from the UCI repository). Fixed splits and seeds; run it as
 
     python models/make_models.py [resnet] [vit] [lstm]
 """
@@ -9,6 +10,7 @@ digits (1797 handwritten digits of 8x8 pixels, from the UCI repository). Fixed s
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import onnxprune
 
 HERE = Path(__file__).resolve().parent
 INPUT, OUTPUT = "image", "logits"
@@ -106,7 +110,21 @@ class RowLSTM(nn.Module):
         return self.head(y.mean(1))
 
 
-MODELS = {"resnet": (ResNet, 40), "vit": (ViT, 120), "lstm": (RowLSTM, 150)}
+TRAINING = {
+    "optimizer": "adamw",
+    "weight_decay": 0.02,
+    "schedule": "one-cycle",
+    "clip_norm": None,
+    "smoothing": 0.05,
+    "batch_size": 64,
+    "held_aside": 0.0,
+    "threads": 1,
+}
+MODELS = {
+    "resnet": (ResNet, {"epochs": 60, "lr": 3e-3, "augment": "crop,zoom", "seed": 4}),
+    "vit": (ViT, {"epochs": 120, "lr": 3e-3, "augment": "zoom", "seed": 1}),
+    "lstm": (RowLSTM, {"epochs": 150, "lr": 1e-2, "augment": "zoom", "seed": 4}),
+}
 
 
 def split() -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -123,33 +141,8 @@ def split() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def shifted(x: Tensor) -> Tensor:
-    """The batch moved by up to one pixel in each direction, the same for all."""
-    dy, dx = (int(v) for v in torch.randint(0, 3, (2,)))
-    return F.pad(x, (1, 1, 1, 1))[:, :, dy : dy + 8, dx : dx + 8]
-
-
-def train(model: nn.Module, images: np.ndarray, labels: np.ndarray, epochs: int) -> None:
-    """AdamW with a one-cycle schedule, small shifts as augmentation."""
-    x, y, batch = torch.from_numpy(images), torch.from_numpy(labels), 64
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)
-    steps = epochs * (len(x) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    model.train()
-    for _ in range(epochs):
-        order = torch.randperm(len(x))
-        for i in range(len(x) // batch):
-            rows = order[i * batch : (i + 1) * batch]
-            loss = F.cross_entropy(model(shifted(x[rows])), y[rows], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    model.eval()
-
-
 def export(name: str, model: nn.Module, path: Path) -> None:
-    """The ViT by the dynamo exporter, the others by the TorchScript exporter, batch dynamic."""
+    """With the weights that it has, batch dynamic: the ViT by the dynamo exporter, the others by TorchScript's."""
     example = torch.zeros(2, 1, 8, 8)
     names = {"input_names": [INPUT], "output_names": [OUTPUT]}
     if name == "vit":
@@ -188,16 +181,25 @@ def main() -> None:
     for part, file in (("test", "digits.npz"), ("calib", "digits_calib.npz")):
         images, labels = data[part]
         np.savez_compressed(HERE / file, **{INPUT: images}, labels=labels)
-    for name in sys.argv[1:] or MODELS:
-        build, epochs = MODELS[name]
-        torch.manual_seed(0)
-        model = build()
-        train(model, *data["train"], epochs)
-        path = HERE / f"digits_{name}.onnx"
-        export(name, model, path)
-        size = sum(p.numel() for p in model.parameters())
-        print(f"{path.name}: {size} parameters, {path.stat().st_size} bytes, ", end="")
-        print(f"top-1 {accuracy(path, *data['test']):.4f} of {TEST}")
+    with tempfile.TemporaryDirectory() as folder:
+        images, labels = data["train"]
+        samples, untrained = Path(folder) / "train.npz", Path(folder) / "untrained.onnx"
+        np.savez(samples, **{INPUT: images}, labels=labels)
+        for name in sys.argv[1:] or MODELS:
+            build, training = MODELS[name]
+            torch.manual_seed(0)
+            model = build().eval()
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.is_floating_point() and tensor.unique().numel() == 1:
+                    tensor.data += 1e-6 * torch.randn(
+                        tensor.shape
+                    )  # exporters store equal ones once
+            export(name, model, untrained)
+            path = HERE / f"digits_{name}.onnx"
+            onnxprune.finetune(untrained, path, samples, **TRAINING, **training)
+            size = sum(p.numel() for p in model.parameters())
+            print(f"{path.name}: {size} parameters, {path.stat().st_size} bytes, ", end="")
+            print(f"top-1 {accuracy(path, *data['test']):.4f} of {TEST}", flush=True)
 
 
 if __name__ == "__main__":
