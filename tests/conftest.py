@@ -16,9 +16,6 @@ def _few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _same_numbers(request: pytest.FixtureRequest) -> None:
-    """A module's RANDOM starts anew for each test: tests run in any order, and each has the same numbers in all.
-
-    The seed that a module gives it counts for what is drawn at import alone.
-    """
+    """A module's RANDOM starts anew for each test: tests run in any order, and each has the same numbers in all."""
     if isinstance(random := getattr(request.module, "RANDOM", None), np.random.Generator):
         random.bit_generator.state = np.random.default_rng(0).bit_generator.state

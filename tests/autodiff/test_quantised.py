@@ -13,7 +13,7 @@ from onnx import helper
 
 from onnxprune.autodiff import gradient
 
-RANDOM = np.random.default_rng(3)
+RANDOM = np.random.default_rng(0)
 Weights = dict[str, np.ndarray[Any, Any]]
 
 

@@ -8,7 +8,6 @@ from onnxprune.dims.spec import Spec
 
 specs(
     {
-        "BatchNormalization": "n c s*, c, c, c, c -> n c s*, c, c, c, c",
         "InstanceNormalization": "n c s~*, c, c -> n c s*",
         "LRN": "n c~ s* -> n c s*",
     }
@@ -20,6 +19,17 @@ specs(
     },
     domain=CONTRIB,
 )
+_BATCH, _LIVE = (
+    Spec.parse(f"{x}, c, c, c, c -> n c s*, c, c, c, c") for x in ("n c s*", "n~ c s~*")
+)
+
+
+@axes("BatchNormalization")
+def batch_normalization(node: Context) -> None:
+    """With live statistics, as exporters standardise weights, it runs over all axes but that of the channels."""
+    (_LIVE if node.attr("training_mode", 0) else _BATCH).apply(node)
+
+
 _GROUPS = "n (g w~) s~*, {0}, {0} -> n (g w) s*; num_groups=g"
 _PER_GROUP, _PER_CHANNEL = (Spec.parse(_GROUPS.format(scale)) for scale in ("g", "(g w)"))
 

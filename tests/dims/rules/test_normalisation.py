@@ -26,6 +26,30 @@ def test_batch_normalisation_between_convolutions() -> None:
         assert cut.shape(name) == (4,)
 
 
+def test_standardised_weights_lose_outputs_and_no_inputs() -> None:
+    """Live statistics run over the inputs of each output."""
+    model = build(
+        """(float[N,3,8,8] x) => (float[N,2,8,8] y) {
+            a = Conv(x, w1)
+            u, mean, var = BatchNormalization <training_mode = 1> (w2, s, b, m, v)
+            k = Reshape(u, shape)
+            c = Conv(a, k)
+            y = Conv(c, w3)
+        }""",
+        w1=(8, 3, 1, 1),
+        w2=(1, 6, 8),
+        s=(6,),
+        b=np.zeros(6, "f4"),
+        m=(6,),
+        v=np.ones(6, "f4"),
+        shape=np.array([6, -1, 1, 1]),
+        w3=(2, 6, 1, 1),
+    )
+    cut = assert_cut_equals_mask(model)
+    assert cut.shape("w2") == (1, 3, 8)
+    assert cut.shape("w1") == (8, 3, 1, 1)
+
+
 def test_instance_normalisation() -> None:
     model = build(
         """(float[N,3,8,8] x) => (float[N,2,8,8] y) {
