@@ -30,7 +30,7 @@ __all__ = ["SAMPLES", "image_noise", "synthetic"]
 
 SAMPLES = 200
 """How many there are at most, ..."""
-FEWEST = 32
+FEWEST = 16
 """... and at least."""
 WORK = 4 * 10**11
 """MACs of all of them in between: where a model takes many, its maps are large, and each sample has much to tell."""

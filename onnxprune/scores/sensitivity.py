@@ -29,7 +29,7 @@ __all__ = ["sensitivities"]
 
 SAMPLES = 64
 """Samples that the outputs are compared on, unless that is too much work."""
-FEWEST = 4
+FEWEST = 2
 """Samples that they are compared on however much work it is."""
 WORK = 10**12
 """MACs that may be spent; a core does some 5e10 a second."""
