@@ -191,9 +191,8 @@ def main() -> None:
             model = build().eval()
             for tensor in (*model.parameters(), *model.buffers()):
                 if tensor.is_floating_point() and tensor.unique().numel() == 1:
-                    tensor.data += 1e-6 * torch.randn(
-                        tensor.shape
-                    )  # exporters store equal ones once
+                    # Exporters store equal ones once, and they would stay equal.
+                    tensor.data += 1e-6 * torch.randn(tensor.shape)
             export(name, model, untrained)
             path = HERE / f"digits_{name}.onnx"
             onnxprune.finetune(untrained, path, samples, **TRAINING, **training)

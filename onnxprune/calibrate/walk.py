@@ -96,12 +96,13 @@ class Walk:
             return
         needed = self._needed(target)
         new = [value for value in needed if value not in self.alive[0]]
+        over = [value for value in self.alive[0] if value not in set(needed)]
         rest = self._nodes_for(new) if new else None
-        for k, values in enumerate(self.alive):
+        for values in self.alive:
             made = {} if rest is None else rest(values)
-            self.alive[k] = {value: held for value, held in values.items() if value in needed}
-            del values
-            self.alive[k].update({value: self._keep(array) for value, array in made.items()})
+            for value in over:  # first, to make room for those that come
+                del values[value]
+            values.update({value: self._keep(array) for value, array in made.items()})
         self.at = target
 
     def _keep(self, value: np.ndarray) -> Kept:

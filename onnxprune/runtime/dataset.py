@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import DataError
 
-__all__ = ["Dataset", "InputSpec", "hold_aside", "input_specs", "make_dataset"]
+__all__ = ["Dataset", "InputSpec", "affordable", "hold_aside", "input_specs", "make_dataset"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,11 @@ def hold_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
         raise DataError(f"{len(data)} samples are too few to work on some and hold others aside")
     order = np.random.default_rng([seed, 1]).permutation(len(data))
     return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
+
+
+def affordable(each: float, work: float, fewest: int, most: int) -> int:
+    """How many samples, of which each takes so many MACs, can be had for so much work, between two bounds."""
+    return min(most, max(fewest, int(work / max(each, 1))))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnxprune.errors import ModelError
 from onnxprune.graph import constant, inline
 from onnxprune.graph.cost import macs
-from onnxprune.runtime.dataset import Dataset, make_dataset
+from onnxprune.runtime.dataset import Dataset, affordable, make_dataset
 from onnxprune.runtime.inputs import Shapes, graph_inputs, running_shapes
 from onnxprune.runtime.measure import measure
 from onnxprune.runtime.scale import input_scale
@@ -65,7 +65,7 @@ def synthetic(
     rng = np.random.default_rng(seed)
     batch = _batch(model, sizes)
     if count is None:
-        count = _affordable(model, sizes, batch)
+        count = _count(model, sizes, batch)
     entries = count if batch is None else -(-count // batch)
     arrays, kinds = {}, []
     for value in graph_inputs(model):
@@ -95,11 +95,11 @@ def image_noise(count: int, channels: int, height: int, width: int, seed: int) -
     return images / np.float32(max(float(images.std()), 1e-30))
 
 
-def _affordable(model: ir.Model, sizes: Shapes, batch: int | None) -> int:
+def _count(model: ir.Model, sizes: Shapes, batch: int | None) -> int:
     """How many samples calibration can be asked to run."""
     whole = inline(model)
     each = macs(whole, measure(whole, sizes).shapes) / (batch or 1)
-    return min(SAMPLES, max(FEWEST, int(WORK / max(each, 1))))
+    return affordable(each, WORK, FEWEST, SAMPLES)
 
 
 def _filled(value: ir.Value, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Array, str]:

@@ -21,7 +21,7 @@ from onnxprune.calibrate.views import restored, store
 from onnxprune.dims import Tracing
 from onnxprune.graph.cost import macs
 from onnxprune.progress import Progress
-from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.dataset import Dataset, affordable
 from onnxprune.scores.distance import Reference
 from onnxprune.scores.obs import Consumer, Curve
 
@@ -48,7 +48,7 @@ def sensitivities(
     providers: Sequence[str] = ("cpu",),
 ) -> dict[Contraction, Curve]:
     """For each contraction what loss of the outputs an error in it is worth, in one walk through the model."""
-    walk = walk_of(tracing, data.take(_affordable(tracing, data, len(consumers))), providers)
+    walk = walk_of(tracing, data.take(_count(tracing, data, len(consumers))), providers)
     outputs = [value for value in tracing.model.graph.outputs if _is_float(value, tracing)]
     reference = Reference(walk.values(outputs))
     found: dict[Contraction, Curve] = {}
@@ -66,11 +66,11 @@ def sensitivities(
     return found
 
 
-def _affordable(tracing: Tracing, data: Dataset, runs: int) -> int:
+def _count(tracing: Tracing, data: Dataset, runs: int) -> int:
     """How many samples are looked at, where the model is run so many times from its middle, on average twice."""
     batch = 1 if data.stacked else data.fixed_batch or 1
     each = macs(tracing.model, tracing.measured.shapes) / batch
-    return min(SAMPLES, max(FEWEST, int(WORK / max(each * runs, 1))))
+    return affordable(each * runs, WORK, FEWEST, SAMPLES)
 
 
 def _curve(consumer: Consumer, moved: Callable[[], float]) -> Curve:
