@@ -13,7 +13,7 @@ trying (`onnxprune.steps.trials`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,11 @@ class SecondOrder:
         ]
         return Consumers(priced, self.fallback)
 
+    def over(self, dims: Collection[Dim], fallback: Mapping[Dim, np.ndarray]) -> SecondOrder:
+        """The same where only some of the Dims may be cut."""
+        whole = [each.over(dims) for each in self.whole]
+        return SecondOrder([each for each in whole if each.columns], self.curves, fallback)
+
     def made_up(self, keep: Keep) -> dict[ir.Node, Fitted]:
         """What makes up for indices that others have chosen, by node."""
         consumers = self.consumers(Pricing())
@@ -127,7 +132,7 @@ def second_order(
 
 
 class Calibrations:
-    """What `second_order` found, kept as long as it is asked about the same Dims of the same model.
+    """What `second_order` found, kept as long as it is asked about the same Dims of the same model, or some of them.
 
     One of these goes with one data set and one seed.
 
@@ -150,10 +155,11 @@ class Calibrations:
     ) -> SecondOrder:
         """See `second_order`."""
         chosen = frozenset(info.dim for info in dims)
-        if self._known is None or self._known[0] != chosen:
+        if self._known is None or not chosen <= self._known[0]:
             found = second_order(tracing, dims, fallback, data, options, progress, self._curves)
             self._known = (chosen, found)
-        return self._known[1]
+        known, found = self._known
+        return found if chosen == known else found.over(chosen, fallback)
 
     @property
     def curves(self) -> dict[str, Curve]:

@@ -107,7 +107,7 @@ def hold_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
 
 
 def affordable(each: float, work: float, fewest: int, most: int) -> int:
-    """How many samples, of which each takes so many MACs, can be had for so much work, between two bounds."""
+    """How many samples, of which each takes so much, can be had for so much work, between two bounds."""
     return min(most, max(fewest, int(work / max(each, 1))))
 
 

@@ -12,6 +12,7 @@ Real samples are better: what is chosen and re-fitted on these holds for real in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,7 +34,9 @@ SAMPLES = 200
 FEWEST = 16
 """... and at least."""
 WORK = 4 * 10**11
-"""MACs of all of them in between: where a model takes many, its maps are large, and each sample has much to tell."""
+"""MACs of all of them in between: where a model takes many, its maps are large, and each sample has much to tell, ..."""
+NUMBERS = 1 << 26
+"""... and numbers that they consist of."""
 EXPONENTS = (0.8, 1.4)
 """Of 1/f^a, drawn for each image."""
 CONTRAST = 0.35
@@ -98,8 +101,11 @@ def image_noise(count: int, channels: int, height: int, width: int, seed: int) -
 def _count(model: ir.Model, sizes: Shapes, batch: int | None) -> int:
     """How many samples calibration can be asked to run."""
     whole = inline(model)
-    each = macs(whole, measure(whole, sizes).shapes) / (batch or 1)
-    return affordable(each, WORK, FEWEST, SAMPLES)
+    work = macs(whole, measure(whole, sizes).shapes) / (batch or 1)
+    numbers = sum(math.prod(shape) for shape in sizes.values()) / (batch or 1)
+    return min(
+        affordable(work, WORK, FEWEST, SAMPLES), affordable(numbers, NUMBERS, FEWEST, SAMPLES)
+    )
 
 
 def _filled(value: ir.Value, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Array, str]:

@@ -121,6 +121,13 @@ class Consumer:
         twin.curve = curve
         return twin
 
+    def over(self, dims: Collection[Dim]) -> Consumer:
+        """The same as it stands, of which only these Dims may lose indices."""
+        twin = copy(self)
+        twin.columns = {dim: found for dim, found in self.columns.items() if dim in dims}
+        twin.rows = {dim: found for dim, found in self.rows.items() if dim in dims}
+        return twin
+
     @property
     def w(self) -> Array:
         """The weight as it is now, (G, M, columns left); not to be written to."""

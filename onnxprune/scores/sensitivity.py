@@ -29,8 +29,8 @@ __all__ = ["sensitivities"]
 
 SAMPLES = 64
 """Samples that the outputs are compared on, unless that is too much work."""
-FEWEST = 2
-"""Samples that they are compared on however much work it is."""
+FEWEST = 1
+"""A sample is looked at however much work it is."""
 WORK = 10**12
 """MACs that may be spent; a core does some 5e10 a second."""
 ERRORS = (0.3, 0.6)

@@ -25,6 +25,8 @@ LARGEST_COMPARED = 1 << 30
 """Models with more bytes of weights than this are not run for drift and latency."""
 MADE_UP = Path("synthetic")
 """What `--data` says where samples are to be made up."""
+MADE_UP_COMPARED = 16
+"""Made-up samples that models are compared on: more of them tell no more of real ones."""
 RANDOM_INPUTS = 2
 """Inputs that models are compared on where the user gives none."""
 
@@ -64,6 +66,8 @@ def compared(
     """
     if nbytes(original) > LARGEST_COMPARED or not (options.check_drift or options.check_latency):
         return None
+    if options.data == MADE_UP and isinstance(feeds, Dataset):
+        feeds = feeds.take(MADE_UP_COMPARED)
     found = compare(
         original.meta[SOURCE],
         after,
