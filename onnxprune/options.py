@@ -15,8 +15,15 @@ from typing import Any, Literal, get_args
 
 from onnxprune.errors import OptionError
 from onnxprune.plan.budget import Target, parse_target
-from onnxprune.plan.granularity import NM, Channel, Granularity, Unstructured, parse_granularity
-from onnxprune.scores import criterion_names, get_criterion
+from onnxprune.plan.granularity import (
+    NM,
+    Channel,
+    Granularity,
+    Layer,
+    Unstructured,
+    parse_granularity,
+)
+from onnxprune.scores import Ranked, criterion_names, get_criterion
 from onnxprune.train.options import TrainOptions, make_options
 
 __all__ = [
@@ -43,7 +50,7 @@ class PruneOptions:
     """What to prune, by what measure, how far, and what to check and write.
 
     Attributes:
-        granularity: `channel`, `weight`, `N:M` or `block:RxC`.
+        granularity: `channel`, `layer`, `weight`, `N:M` or `block:RxC`.
         sparsity: Fraction to remove, 0 <= s < 1. None: one half, unless a threshold or N:M says how much.
         threshold: Zero weights with a saliency <= threshold: |w| of `magnitude`, |dL/dw| of `gradient` (granularity
             `weight`).
@@ -143,16 +150,19 @@ class PruneOptions:
             object.__setattr__(self, "left_open", open_names)
         if self.fold is None:
             object.__setattr__(self, "fold", self.recover != "none")
-        known = self.data is not None and self._fits_obs
+        layer = isinstance(self.granularity, Layer)
+        known = self.data is not None and (self._fits_obs or layer)
         if self.recover == "auto":
-            open_ = self.criterion in ("auto", "obs") and known
+            open_ = self.criterion in ("auto", "obs", "outputs") and known
             object.__setattr__(self, "recover", "lstsq" if open_ else "none")
         if self.criterion == "auto":
-            object.__setattr__(self, "criterion", "obs" if known else "magnitude")
+            by = "outputs" if layer else "obs" if known else "magnitude"
+            object.__setattr__(self, "criterion", by)
         if self.scope == "auto":
             by_obs = self.criterion == "obs" and isinstance(self.granularity, Unstructured)
             free = self.target is not None and isinstance(self.granularity, Channel)
-            object.__setattr__(self, "scope", "global" if free or by_obs else "layer")
+            everywhere = free or by_obs or layer
+            object.__setattr__(self, "scope", "global" if everywhere else "layer")
 
     @property
     def _fits_obs(self) -> bool:
@@ -165,17 +175,19 @@ class PruneOptions:
             raise OptionError(f"recovering by {self.recover} needs samples: give some with --data")
         if self.train is not None and self.recover != "finetune":
             raise OptionError("options of training go with --recover finetune")
-        channel = isinstance(self.granularity, Channel)
         cost = self.target is not None and not self.limits_drop
-        if not channel and (self.recover == "bias" or cost):
+        if not self.cuts and (self.recover == "bias" or cost):
             what = "a target" if cost else self.recover
-            raise OptionError(f"{what} goes with granularity channel, not {self.granularity}")
+            raise OptionError(
+                f"{what} goes with granularity channel or layer, not {self.granularity}"
+            )
 
     def _check_criterion(self) -> None:
-        criterion, channel = get_criterion(self.criterion), isinstance(self.granularity, Channel)
-        if criterion.scores == ("weights" if channel else "channels"):
+        criterion = get_criterion(self.criterion)
+        if not criterion.ranks(self._ranked):
+            ranked = "channels and weights" if criterion.scores == "both" else criterion.scores
             raise OptionError(
-                f"the criterion {self.criterion} ranks {criterion.scores} only:"
+                f"the criterion {self.criterion} ranks {ranked} only:"
                 f" it does not go with granularity {self.granularity}"
             )
         if criterion.needs_data and self.data is None:
@@ -234,9 +246,13 @@ class PruneOptions:
                 "the criterion obs chooses channels, N:M groups, or a fraction of the weights:"
                 f" it does not go with granularity {self.granularity}"
             )
-        if self.sparse_format and isinstance(self.granularity, Channel):
+        if self.scope == "layer" and isinstance(self.granularity, Layer):
             raise OptionError(
-                "sparse initializers store zeros, and granularity channel leaves none:"
+                "layers compete with all others: scope layer does not go with granularity layer"
+            )
+        if self.sparse_format and self.cuts:
+            raise OptionError(
+                f"sparse initializers store zeros, and granularity {self.granularity} leaves none:"
                 " use weight, N:M or block:RxC"
             )
 
@@ -244,6 +260,21 @@ class PruneOptions:
     def limits_drop(self) -> bool:
         """Whether the accuracy, not the cost, says how far to go."""
         return self.target is not None and self.target.kind == "drop"
+
+    @property
+    def cuts(self) -> bool:
+        """Whether what goes is cut out, and not zeroed."""
+        return isinstance(self.granularity, (Channel, Layer))
+
+    @property
+    def _ranked(self) -> Ranked:
+        """What the criterion ranks."""
+        match self.granularity:
+            case Channel():
+                return "channels"
+            case Layer():
+                return "layers"
+        return "weights"
 
     @property
     def uses_threshold(self) -> bool:

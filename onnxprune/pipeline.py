@@ -68,6 +68,7 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
         tracing=done.tracing,
         keep=done.keep,
         weight_plan=done.zeroed,
+        layers=done.layers,
         trials=done.trials,
         steps=done.steps,
         checks=(*done.checks, *build.comparison_checks(comparison)),

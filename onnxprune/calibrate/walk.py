@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.pieces import last_uses, read_values
+from onnxprune.runtime.pieces import fed_values, last_uses, read_values
 from onnxprune.runtime.sessions import run, session
 from onnxprune.runtime.shelf import AtHand, Kept, Shelf
 
@@ -52,7 +52,7 @@ class Walk:
         self.nodes = list(model.graph)
         self.place = {node: k for k, node in enumerate(self.nodes)}
         self.last = last_uses(model.graph)
-        self.fed = _fed(model.graph)
+        self.fed = fed_values(model.graph)
         inputs = {value.name: value for value in model.graph.inputs}
         self.part_of = [k for k, part in enumerate(parts) for _ in part.batch_rows(BATCH)]
         self.alive: list[Values] = [
@@ -136,15 +136,6 @@ class Walk:
             chosen, key=lambda node: self.place.get(node, -1)
         )  # -1: a constant added since
         return _Nodes(self, nodes, list(takes), list(weights), list(wanted))
-
-
-def _fed(graph: ir.Graph) -> set[ir.Value]:
-    """The values that depend on the samples."""
-    found = set(graph.inputs) - set(graph.initializers.values())
-    for node in graph:
-        if not found.isdisjoint(read_values(node, graph)):
-            found.update(node.outputs)
-    return found
 
 
 class _Nodes:

@@ -35,8 +35,9 @@ __all__ = ["prune"]
     default="channel",
     show_default=True,
     metavar="KIND",
-    help="channel: cut channels out, a smaller and faster model. weight, N:M such as 2:4, block:RxC such as "
-    "block:4x1: write zeros, which do not make CPU inference faster.",
+    help="channel: cut channels out, a smaller and faster model. layer: leave out whole layers that a residual "
+    "connection goes round. weight, N:M such as 2:4, block:RxC such as block:4x1: write zeros, which do not make CPU "
+    "inference faster.",
 )
 @click.option("-s", "--sparsity", type=float, help="Fraction to remove, 0 <= s < 1 (default 0.5).")
 @click.option(
@@ -65,8 +66,9 @@ __all__ = ["prune"]
     metavar="NAME",
     help="How much a weight or a channel matters: magnitude (groups by L2 norm), l1, random; of weights lamp; of "
     "channels bn-scale, fpgm. With --data also wanda |w| ||x||; of channels obs, what is lost once the rest has been "
-    "re-fitted, activation, entropy; on gradients taylor |w dL/dw|, fisher (w dL/dw)^2, hessian, gradient |dL/dw| "
-    "(default: obs with --data, but for blocks and thresholds; else magnitude).",
+    "re-fitted, activation, entropy; of layers outputs, how far those move without one; on gradients taylor |w dL/dw|, "
+    "fisher (w dL/dw)^2, hessian, gradient |dL/dw| (default: of layers outputs; else obs with --data, but for blocks "
+    "and thresholds; else magnitude).",
 )
 @click.option(
     "--scope",

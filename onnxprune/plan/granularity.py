@@ -3,11 +3,13 @@
 | text | class | the sets |
 |---|---|---|
 | `channel` | Channel | the indices of a Dim, in every tensor that has it |
+| `layer` | Layer | the nodes of a branch that a sum goes round |
 | `weight` | Unstructured | single elements |
 | `N:M` | NM | of every M neighbours along the contraction axis at most N stay non-zero |
 | `block:RxC` | Block | R neighbours along the output axis times C along the contraction axis |
 
-The last three zero elements in place and are masks; their axes are those of `plan.contraction`.
+The first two are cut out. The last three zero elements in place and are masks; their axes are those of
+`plan.contraction`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import TypeAlias
 
 from onnxprune.errors import OptionError
 
-__all__ = ["NM", "Block", "Channel", "Granularity", "Unstructured", "parse_granularity"]
+__all__ = ["NM", "Block", "Channel", "Granularity", "Layer", "Unstructured", "parse_granularity"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class Channel:
 
     def __str__(self) -> str:
         return "channel"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Whole layers, left out where a residual connection goes round them."""
+
+    def __str__(self) -> str:
+        return "layer"
 
 
 @dataclass(frozen=True)
@@ -69,14 +79,14 @@ class Block:
         return f"block:{self.rows}x{self.columns}"
 
 
-Granularity: TypeAlias = Channel | Unstructured | NM | Block
+Granularity: TypeAlias = Channel | Layer | Unstructured | NM | Block
 
 
 def parse_granularity(text: str) -> Granularity:
     """The granularity that `text` names.
 
     Args:
-        text: `channel`, `weight`, `N:M` such as `2:4`, or `block:RxC` such as `block:4x1`.
+        text: `channel`, `layer`, `weight`, `N:M` such as `2:4`, or `block:RxC` such as `block:4x1`.
 
     Raises:
         OptionError: It is none of these.
@@ -84,6 +94,8 @@ def parse_granularity(text: str) -> Granularity:
     word = text.strip().lower()
     if word == "channel":
         return Channel()
+    if word == "layer":
+        return Layer()
     if word == "weight":
         return Unstructured()
     if match := re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", word):
@@ -91,5 +103,5 @@ def parse_granularity(text: str) -> Granularity:
     if match := re.fullmatch(r"block:([0-9]{1,6})x([0-9]{1,6})", word):
         return Block(int(match[1]), int(match[2]))
     raise OptionError(
-        f"unknown granularity {text!r}: use channel, weight, N:M such as 2:4, or block:RxC such as block:4x1"
+        f"unknown granularity {text!r}: use channel, layer, weight, N:M such as 2:4, or block:RxC such as block:4x1"
     )

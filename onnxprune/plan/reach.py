@@ -22,7 +22,7 @@ from onnxprune.errors import NothingToPruneError
 from onnxprune.plan.budget import COSTS
 from onnxprune.plan.latency import Whole, latency_cost
 from onnxprune.plan.widths import shrink_to
-from onnxprune.runtime.inputs import random_feed
+from onnxprune.runtime.inputs import Shapes, random_feed
 from onnxprune.runtime.latency import measure, undisturbed
 from onnxprune.runtime.layer_times import layer_times
 from onnxprune.runtime.sessions import session
@@ -45,14 +45,15 @@ class Stopwatch:
     """Latency relative to a model.
 
     Args:
-        tracing: The model, and shapes of its inputs.
+        model: The model.
+        inputs: Shapes of its inputs.
         providers: onnxruntime providers by name.
     """
 
-    def __init__(self, tracing: Tracing, providers: tuple[str, ...]) -> None:
+    def __init__(self, model: ir.Model, inputs: Shapes, providers: tuple[str, ...]) -> None:
         self.providers = providers
-        self.before = session(tracing.model, providers)
-        self.feed = random_feed(tracing.model, tracing.measured.inputs, 0)
+        self.before = session(model, providers)
+        self.feed = random_feed(model, inputs, 0)
 
     def ratio(self, model: ir.Model) -> float:
         """Latency of a model over that of the first, run in turns."""
@@ -79,7 +80,7 @@ class Pace:
 
     @cached_property
     def _watch(self) -> Stopwatch:
-        return Stopwatch(self.tracing, self.providers)
+        return Stopwatch(self.tracing.model, self.tracing.measured.inputs, self.providers)
 
     def reach(
         self,

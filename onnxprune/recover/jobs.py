@@ -7,7 +7,7 @@ residual block), it is what makes the *sum* right: the original's sum less the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ def affected_jobs(tracing: Tracing, keep: Keep, pruned: ir.Model) -> list[Job]:
     """The contractions whose input is not what it was, in graph order; not those whose weight is shared."""
     found = [each for each in contractions(tracing) if each.output is not None]
     twins = _twins(pruned)
-    reached = _affected(tracing, keep, found)
+    reached = _affected(tracing, keep, found, twins)
     return [job for each in reached if (job := _job(each, tracing, keep, twins, found)) is not None]
 
 
@@ -68,7 +68,7 @@ def _job(
     each: Contraction,
     tracing: Tracing,
     keep: Keep,
-    twins: dict[str, ir.Node],
+    twins: Mapping[str, ir.Node],
     found: Sequence[Contraction],
 ) -> Job | None:
     """What to fit, and to what; None where the weight is shared, its twin is read differently, or positions went."""
@@ -84,8 +84,9 @@ def _job(
     if add is not None:
         node, k = add
         theirs = twins.get(node.outputs[0].name or "")
-        if theirs is not None:
-            target, other = node.outputs[0], theirs.inputs[k]
+        beside = None if theirs is None else theirs.inputs[k]
+        if beside is not None and view_of(beside) is None:  # not the mean of a layer left out
+            target, other = node.outputs[0], beside
     axes = tracing.axes.get(target, ())
     place = {"conv": 1, "left": len(axes) - 2}.get(each.kind, len(axes) - 1)
     if not all(keep_mask(axis, keep).all() for k, axis in enumerate(axes) if k != place):
@@ -134,15 +135,22 @@ def _ancestors(value: ir.Value) -> set[ir.Node]:
     return found
 
 
-def _affected(tracing: Tracing, keep: Keep, found: Sequence[Contraction]) -> list[Contraction]:
-    """The contractions whose input is not what it was: a Dim of it was cut, or something before it was re-fitted."""
+def _affected(
+    tracing: Tracing, keep: Keep, found: Sequence[Contraction], twins: Mapping[str, ir.Node]
+) -> list[Contraction]:
+    """The contractions whose input is not what it was, or that are gone.
+
+    A Dim of it was cut, something before it was re-fitted, or left out.
+    """
     moved: set[ir.Value] = set()
     touched = {}
     by_node = {each.node: each for each in found}
     for node in tracing.model.graph:
         each = by_node.get(node)
         reads = any(value in moved for value in node.inputs if value is not None)
-        if each is not None and (reads or not keep_mask(each.input_axis, keep).all()):
+        if each is not None and (
+            reads or not keep_mask(each.input_axis, keep).all() or node.outputs[0].name not in twins
+        ):
             touched[each.node] = each
             reads = True
         if reads:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow, TrialRow
+from onnxprune.report.data import (
+    Check,
+    Cost,
+    DimRow,
+    LayerRow,
+    Report,
+    StepRow,
+    TensorRow,
+    TrialRow,
+)
 from onnxprune.report.terminal import render
 from onnxprune.report.write import pending_json, write_json, write_report
 
@@ -10,6 +19,7 @@ __all__ = [
     "Check",
     "Cost",
     "DimRow",
+    "LayerRow",
     "Report",
     "StepRow",
     "TensorRow",

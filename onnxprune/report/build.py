@@ -20,7 +20,16 @@ from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import Target
 from onnxprune.plan.channels import macs_left
 from onnxprune.plan.weight_plan import WeightPlan
-from onnxprune.report.data import Check, Cost, DimRow, Report, StepRow, TensorRow, TrialRow
+from onnxprune.report.data import (
+    Check,
+    Cost,
+    DimRow,
+    LayerRow,
+    Report,
+    StepRow,
+    TensorRow,
+    TrialRow,
+)
 from onnxprune.runtime.hardware import channel_step
 from onnxprune.runtime.measure import Measured
 from onnxprune.validate.compare import Comparison
@@ -44,6 +53,7 @@ def report(
     keep: Keep | None = None,
     losses: Mapping[Dim, tuple[float, ...]] | None = None,
     weight_plan: WeightPlan | None = None,
+    layers: tuple[LayerRow, ...] = (),
     trials: tuple[TrialRow, ...] = (),
     steps: tuple[StepRow, ...] = (),
     checks: tuple[Check, ...] = (),
@@ -58,7 +68,7 @@ def report(
         after = Cost(
             params(pruned),
             _bytes(output) if output is not None else None,
-            _macs(tracing, kept, original, measured),
+            _macs(tracing, kept, pruned, measured),
             weight_plan.count if weight_plan is not None else None,
         )
     return Report(
@@ -72,6 +82,7 @@ def report(
         if tracing is not None
         else (),
         tensors=_tensor_rows(weight_plan),
+        layers=layers,
         trials=trials,
         steps=steps,
         frozen=_frozen(tracing, options) if tracing is not None else {},
@@ -83,10 +94,10 @@ def report(
     )
 
 
-def proof_check(proof: Equality) -> Check:
-    """The proof that the cut is exact, as a line of the report."""
+def proof_check(proof: Equality, name: str = "cutting equals masking", **more: int) -> Check:
+    """The proof that a cut is exact, as a line of the report, with more figures where there are any."""
     return Check(
-        "cutting equals masking",
+        name,
         proof.holds,
         f"largest relative error {proof.error:.1e} on {proof.runs} random inputs (allowed {TOLERANCE:.0e})",
         {
@@ -94,6 +105,7 @@ def proof_check(proof: Equality) -> Check:
             "output": proof.output,
             "runs": proof.runs,
             "allowed": TOLERANCE,
+            **more,
         },
     )
 
@@ -218,7 +230,7 @@ def _macs(
 ) -> int | None:
     if tracing is not None:
         return macs_left(tracing, kept)
-    return macs(model, measured.shapes) if measured is not None else None
+    return macs(model, measured.shapes_in(model)) if measured is not None else None
 
 
 def _bytes(path: Path) -> int | None:

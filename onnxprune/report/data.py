@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Check", "Cost", "DimRow", "Report", "StepRow", "TensorRow", "TrialRow"]
+__all__ = ["Check", "Cost", "DimRow", "LayerRow", "Report", "StepRow", "TensorRow", "TrialRow"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,25 @@ class TensorRow:
     def size(self) -> int:
         """Its elements."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer that was left out.
+
+    Attributes:
+        name: The sum that went round it.
+        nodes: How many nodes went with it.
+        params: Elements of their weights.
+        macs: Multiply-accumulates of a run.
+        moved: How far the outputs were from the original's without it and those that had gone by then, not repaired.
+    """
+
+    name: str
+    nodes: int
+    params: int
+    macs: int
+    moved: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +178,7 @@ class Report:
         after: What the output costs.
         dims: One row a Dim.
         tensors: One row a zeroed tensor.
+        layers: One row a layer that was left out, in the order in which they were.
         trials: One row a cut that was tried, in the order in which they were made.
         steps: One row a step of progressive pruning, the original first.
         frozen: Why indices cannot be cut, and how many indices each reason holds, most first.
@@ -177,6 +197,7 @@ class Report:
     after: Cost | None = None
     dims: tuple[DimRow, ...] = ()
     tensors: tuple[TensorRow, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
     trials: tuple[TrialRow, ...] = ()
     steps: tuple[StepRow, ...] = ()
     frozen: Mapping[str, int] = field(default_factory=dict)

@@ -65,6 +65,7 @@ def show(report: Report, console: Console, *, verbose: bool) -> None:
         _dims,
         sensitivity_table,
         sensitivity_plot,
+        _layers,
         _tensors,
         _frozen,
         _checks,
@@ -150,6 +151,16 @@ def _state(row: DimRow) -> str:
     if row.reason:
         return f"frozen: {row.reason}"
     return "inexact" if row.inexact else ""
+
+
+def _layers(report: Report, verbose: bool) -> Table | None:
+    if not report.layers:
+        return None
+    table = columns("left out", "nodes>", "params>", "MACs>", "outputs moved>")
+    for row in report.layers if verbose else report.layers[:_ROWS]:
+        cells = (str(row.nodes), count(row.params), count(row.macs), f"{row.moved:.3g}")
+        table.add_row(row.name, *cells)
+    return _with_rest(table, report.layers, verbose, "layers")
 
 
 def _tensors(report: Report, verbose: bool) -> Table | None:

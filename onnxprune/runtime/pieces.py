@@ -19,7 +19,15 @@ from onnxprune.errors import ModelError
 from onnxprune.graph import external
 from onnxprune.runtime.sessions import run, session
 
-__all__ = ["LARGEST_WHOLE", "is_large", "last_uses", "outputs", "read_values", "run_in_pieces"]
+__all__ = [
+    "LARGEST_WHOLE",
+    "fed_values",
+    "is_large",
+    "last_uses",
+    "outputs",
+    "read_values",
+    "run_in_pieces",
+]
 
 LARGEST_WHOLE = 768 << 20
 """Bytes of weights up to which a model is run as a whole."""
@@ -53,6 +61,7 @@ def outputs(
     providers: Sequence[str] = ("cpu",),
     *,
     threads: int | None = None,
+    optimize: bool = True,
 ) -> list[list[Any]]:
     """The outputs of a model for each feed; in pieces where it is large.
 
@@ -61,6 +70,7 @@ def outputs(
         feeds: Input name to array, a mapping for each run.
         providers: onnxruntime providers by name, in order of preference.
         threads: Threads within an operator; None leaves the choice to onnxruntime.
+        optimize: Whether onnxruntime may fuse the nodes of a model that is not large.
 
     Raises:
         ModelError: onnxruntime refuses or does not run the model.
@@ -68,7 +78,7 @@ def outputs(
     """
     if is_large(model):
         return run_in_pieces(model, feeds, providers, threads=threads)
-    made = session(model, providers, threads=threads)
+    made = session(model, providers, threads=threads, optimize=optimize)
     return [run(made, feed) for feed in feeds]
 
 
@@ -144,6 +154,15 @@ def last_uses(graph: ir.Graph) -> dict[ir.Value, int]:
         last.update(dict.fromkeys(read_values(node, graph), position))
     last.update(dict.fromkeys(graph.outputs, len(nodes)))
     return last
+
+
+def fed_values(graph: ir.Graph) -> set[ir.Value]:
+    """The values that depend on what the model is fed."""
+    found = set(graph.inputs) - set(graph.initializers.values())
+    for node in graph:
+        if not found.isdisjoint(read_values(node, graph)):
+            found.update(node.outputs)
+    return found
 
 
 def _pieces(graph: ir.Graph, budget: int, last: Mapping[ir.Value, int]) -> Iterator[_Piece]:

@@ -52,6 +52,16 @@ class Measured:
         self.values.update(other.values)
         self.fixed.update(other.fixed)
 
+    def shapes_in(self, model: ir.Model) -> dict[ir.Value, tuple[int, ...]]:
+        """The shapes of values of a model that was made from this one, where they have kept their names."""
+        by_name = {value.name: shape for value, shape in self.shapes.items()}
+        values = [output for node in model.graph.all_nodes() for output in node.outputs]
+        return {
+            value: by_name[value.name]
+            for value in (*model.graph.inputs, *values)
+            if value.name in by_name
+        }
+
     def elements(self, value: ir.Value | None) -> list[int | None] | None:
         """The elements of an integer value, flat, None for each that changes; None where they come from data."""
         if value is None or value not in self.values:

@@ -34,9 +34,9 @@ SAMPLES = 200
 FEWEST = 16
 """... and at least."""
 WORK = 4 * 10**11
-"""MACs of all of them in between: where a model takes many, its maps are large, and each sample has much to tell, ..."""
+"""MACs of all of them in between, ..."""
 NUMBERS = 1 << 26
-"""... and numbers that they consist of."""
+"""... and numbers that they consist of: where a sample is large, it has much to tell."""
 EXPONENTS = (0.8, 1.4)
 """Of 1/f^a, drawn for each image."""
 CONTRAST = 0.35

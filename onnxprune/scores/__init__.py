@@ -9,6 +9,7 @@ from onnxprune.scores import with_gradients as _with_gradients  # noqa: F401
 from onnxprune.scores.criterion import (
     Context,
     Criterion,
+    Ranked,
     channel_criterion,
     criterion,
     criterion_names,
@@ -18,6 +19,7 @@ from onnxprune.scores.criterion import (
 __all__ = [
     "Context",
     "Criterion",
+    "Ranked",
     "channel_criterion",
     "criterion",
     "criterion_names",

@@ -39,6 +39,7 @@ __all__ = [
     "Context",
     "Criterion",
     "LossKind",
+    "Ranked",
     "channel_criterion",
     "criterion",
     "criterion_names",
@@ -47,7 +48,8 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 LossKind = Literal["labels", "predictions", "outputs"]
-Scored = Literal["both", "channels", "weights"]
+Ranked = Literal["channels", "weights", "layers"]
+Scored = Literal["both"] | Ranked
 Element = Callable[[str, Array, "Context"], Array]
 Channels = Callable[["Tracing", "set[Dim]", "Sequence[Activations]"], "dict[Dim, Array]"]
 
@@ -91,7 +93,7 @@ class Criterion:
         signed: Whether whole indices are scored by signed sums over what they carry, see `onnxprune.sampling`.
         loss: What gradients are of: the `labels` where there are any, else answers drawn from the model's own
             `predictions`; those always; or its `outputs`.
-        scores: Whether it ranks whole `channels` only, single `weights` only, or `both`.
+        scores: Whether it ranks whole `channels` only, single `weights` only, `both` of these, or `layers`.
         channels: From a tracing, some of its Dims and what was seen of activations (nothing, where it needs no data)
             to the saliency of every index; Dims that are left out stay whole. None: by `element`.
     """
@@ -112,6 +114,10 @@ class Criterion:
     def on_gradients(self) -> bool:
         """Whether its statistic is one of sampled gradients."""
         return self.statistic.startswith("gradient")
+
+    def ranks(self, what: Ranked) -> bool:
+        """Whether it says which of these go."""
+        return self.scores == what or (self.scores == "both" and what != "layers")
 
     def saliency(self, name: str, values: Array, context: Context | None = None) -> Array:
         """Saliency of every element of one tensor.

@@ -1,4 +1,4 @@
-"""Criteria that score whole indices of Dims and have no saliency of single elements."""
+"""Criteria that score whole channels or layers and have no saliency of single elements."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ def _obs(_name: str, _values: Array, _context: Context) -> Array:
     raise OptionError(
         "the criterion obs ranks no weights alone: see `onnxprune.scores.obs` and `onnxprune.recover.sparse`"
     )
+
+
+@criterion(
+    "outputs",
+    summary="how far the model's outputs move without a layer",
+    needs_data=True,
+    scores="layers",
+)
+def _outputs(_name: str, _values: Array, _context: Context) -> Array:
+    raise OptionError("the criterion outputs ranks layers: see `onnxprune.plan.layers`")

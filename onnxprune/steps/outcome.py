@@ -12,7 +12,7 @@ from onnxprune.dims import Keep, Tracing
 from onnxprune.options import PruneOptions
 from onnxprune.plan.removal import copies, removed
 from onnxprune.plan.weight_plan import PLAN_FORMAT, WeightPlan
-from onnxprune.report import Check, StepRow, TrialRow
+from onnxprune.report import Check, LayerRow, StepRow, TrialRow
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import Measured
 from onnxprune.scores.obs import Fitted
@@ -34,6 +34,7 @@ class Outcome:
         fitted: What a criterion knows to make up for the rest, see `onnxprune.recover.compensate`.
         way: How it was chosen, in words.
         zeroed: What became zero; None where channels were removed.
+        layers: What was left out, in order.
         checks: What was proven.
         notes: What else the user should know.
         trials: What was tried on the way.
@@ -50,6 +51,7 @@ class Outcome:
     fitted: Mapping[ir.Node, Fitted] = field(default_factory=dict)
     way: str = ""
     zeroed: WeightPlan | None = None
+    layers: tuple[LayerRow, ...] = ()
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
     trials: tuple[TrialRow, ...] = ()

@@ -19,14 +19,13 @@ import onnx_ir as ir
 
 from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
-from onnxprune.plan.granularity import Channel
 from onnxprune.plan.schedule import amounts
 from onnxprune.progress import Prefixed, Progress
 from onnxprune.report import StepRow
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.steps.checkpoint import Checkpoint
-from onnxprune.steps.line import Channels, Stage, line_of
+from onnxprune.steps.lines import Channels, Stage, line_of
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.recovery import Worker, finished, first_row, split
 from onnxprune.steps.training import passes
@@ -114,7 +113,7 @@ def final_amount(options: PruneOptions) -> float:
     if target is None:
         return options.fraction
     if target.kind == "drop":
-        return DEEPEST if isinstance(options.granularity, Channel) else SPARSEST
+        return DEEPEST if options.cuts else SPARSEST
     return 1.0 - target.value
 
 

@@ -9,13 +9,12 @@ from typing import Any
 from onnxprune.errors import NothingToPruneError
 from onnxprune.graph import clone
 from onnxprune.options import PruneOptions
-from onnxprune.plan.granularity import Channel
 from onnxprune.progress import Progress
 from onnxprune.report import StepRow
 from onnxprune.report.timing import Clock
 from onnxprune.report.training import training_notes
 from onnxprune.runtime.dataset import Dataset, hold_aside
-from onnxprune.steps.line import Line, Stage
+from onnxprune.steps.lines import Line, Stage
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.repair import samples_to_fit
 from onnxprune.steps.training import training_options
@@ -97,8 +96,8 @@ class Worker:
         if self.options.rewind == "weights":
             raw = replace(raw, model=self.line.rewound(raw.gone))
         recover = self.options.recover
-        trains_channels = recover == "finetune" and isinstance(self.options.granularity, Channel)
-        if recover not in ("bias", "lstsq") and not trains_channels:
+        trains_cut = recover == "finetune" and self.options.cuts
+        if recover not in ("bias", "lstsq") and not trains_cut:
             return raw, raw
         data = samples_to_fit(self.used, self.options)
         fitted = replace(raw, model=clone(raw.model))
@@ -197,7 +196,7 @@ def finished(
 
 
 def _refusal(row: StepRow, options: PruneOptions) -> str:
-    what = "MACs" if isinstance(options.granularity, Channel) else "weights"
+    what = "MACs" if options.cuts else "weights"
     return (
         f"the target {options.target} is out of reach: with {row.asked:.3f} of the {what} left {row.metric} goes from"
         f" {row.recovered + row.drop:.4f} to {row.recovered:.4f} on the {row.samples} samples held aside, and may fall"

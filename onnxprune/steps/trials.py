@@ -29,7 +29,7 @@ from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.scores.moved import Outputs
 from onnxprune.steps.candidates import CHEAP, MOVES, REFITTED, SAME, Repair, recipes, repairs
-from onnxprune.steps.line import Channels, ChannelsKept, Stage
+from onnxprune.steps.lines import Channels, ChannelsKept, Stage
 from onnxprune.steps.repair import samples_to_fit
 from onnxprune.train.augment import copies, is_images
 from onnxprune.train.harmless import recognised

@@ -9,13 +9,14 @@ import onnx_ir as ir
 
 from onnxprune.graph import inline
 from onnxprune.options import PruneOptions
-from onnxprune.plan.granularity import Channel
+from onnxprune.plan.granularity import Channel, Layer
 from onnxprune.progress import Progress
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.steps.channels import remove_channels
 from onnxprune.steps.checkpoint import Checkpoint, checkpoint_folder, opened, run_key
-from onnxprune.steps.line import Channels
+from onnxprune.steps.layers import leave_out_layers
+from onnxprune.steps.lines import Channels
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.progressive import progressive
 from onnxprune.steps.training import trained
@@ -51,6 +52,9 @@ def pruned(
             line.start(), options.target.value, progress
         )
         done = line.outcome(found.fitted)
+    elif isinstance(options.granularity, Layer):
+        assert data is not None  # its criterion needs them
+        done = leave_out_layers(model, data, options, progress, clock)
     else:
         work = remove_channels if isinstance(options.granularity, Channel) else zero_weights
         done = work(model, data, options, progress, clock)

@@ -14,7 +14,7 @@ from onnxprune.options import PruneOptions
 from onnxprune.progress import Prefixed, Progress
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.steps.line import Channels, line_of
+from onnxprune.steps.lines import Channels, line_of
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.recovery import Worker, finished, first_row, split
 from onnxprune.steps.training import passes

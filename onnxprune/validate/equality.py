@@ -16,12 +16,17 @@ import onnxruntime as ort
 from onnxprune.dims import Keep, Tracing, Use, keep_mask
 from onnxprune.graph import constant, replace
 from onnxprune.graph.edit import Edit
+from onnxprune.runtime.inputs import Shapes, random_feed
+from onnxprune.runtime.pieces import outputs
 from onnxprune.runtime.sessions import run
 
-__all__ = ["Equality", "compare_runs", "masked", "relative_error"]
+__all__ = ["RUNS", "Equality", "compare_runs", "largest_error", "masked", "relative_error"]
 
 TOLERANCE = 1e-3
 """Largest relative error, in the Frobenius norm of an output, that float arithmetic in another order may make."""
+
+RUNS = 2
+"""Random inputs that two models are compared on; a very large one is run once."""
 
 NOT_MASKED = {
     ("BatchNormalization", 3),
@@ -109,6 +114,29 @@ def compare_runs(
         if worst > TOLERANCE:
             break
     return Equality(worst, where, len(feeds))
+
+
+def largest_error(before: ir.Model, after: ir.Model, inputs: Shapes, seed: int) -> Equality:
+    """How far two models, of any size, are apart on random inputs, node by node as they are written.
+
+    Args:
+        before: The model that errors are relative to.
+        after: The other one.
+        inputs: Shapes of their inputs, by name.
+        seed: Of the inputs.
+
+    Raises:
+        ModelError: onnxruntime does not run one of them.
+    """
+    feeds = [random_feed(before, inputs, seed + k) for k in range(RUNS)]
+    worst, where = 0.0, ""
+    pairs = [outputs(model, feeds, optimize=False) for model in (before, after)]
+    for first, second in zip(*pairs, strict=True):
+        for output, a, b in zip(before.graph.outputs, first, second, strict=True):
+            error = relative_error(a, b)
+            if error > worst or not where:
+                worst, where = error, output.name or ""
+    return Equality(worst, where, RUNS)
 
 
 def relative_error(reference: object, other: object, floor: float = 1e-6) -> float:

@@ -13,13 +13,11 @@ from onnxprune.errors import ModelError, ValidationError
 from onnxprune.graph.cost import macs
 from onnxprune.runtime.inputs import random_feed
 from onnxprune.runtime.sessions import run, session
-from onnxprune.validate.equality import Equality, compare_runs, masked
+from onnxprune.validate.equality import RUNS, Equality, compare_runs, masked
 from onnxprune.validate.rank_one import is_big, positive, rank_one
 
 __all__ = ["draws", "inexact_dims", "prove"]
 
-RUNS = 2
-"""Random inputs that a cut is proven on; a very large model is run once."""
 WORK = 1 << 38
 """Multiply-accumulates of the models that are proven in search of what spoils a cut."""
 LEAST_PROOFS, MOST_PROOFS = 16, 256

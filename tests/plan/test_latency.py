@@ -135,8 +135,8 @@ class Machine:
         self.power, self.tracing = power, traced()
         self.pace = Pace(self.tracing, ("cpu",))
 
-    def watch(self, tracing: Tracing, _providers: object) -> Machine:
-        self.whole = params(tracing.model)
+    def watch(self, model: ir.Model, _inputs: object, _providers: object) -> Machine:
+        self.whole = params(model)
         return self
 
     def ratio(self, model: ir.Model) -> float:

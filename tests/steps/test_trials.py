@@ -25,7 +25,7 @@ from onnxprune.steps.candidates import (
     recipes,
     repairs,
 )
-from onnxprune.steps.line import Channels
+from onnxprune.steps.lines import Channels
 from onnxprune.steps.trials import MOST_STAGES, route
 from tests.dims.exact import build
 from tests.models import DIGITS

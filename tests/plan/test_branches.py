@@ -1,0 +1,126 @@
+"""Which operands of sums are layers that can be left out, and what is left without them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.plan.branches import Branch, branches, left_out, silenced
+from onnxprune.runtime.measure import measure
+from onnxprune.runtime.sessions import run, session
+from tests.loaded import loaded
+
+RESIDUAL = """(float[2,3,4,4] x) => (float[2,3,4,4] y) {
+    a = Conv(x, w)
+    b = Relu(a)
+    f = Conv(b, v)
+    s = Add(x, f)
+    y = Relu(s)
+}"""
+WEIGHTS = {"w": (5, 3, 1, 1), "v": (3, 5, 1, 1)}
+NESTED = """(float[2,6] x) => (float[2,6] y) {
+    a = MatMul(x, w)
+    b = MatMul(a, v)
+    s = Add(b, a)
+    c = MatMul(s, u)
+    y = Add(x, c)
+}"""
+
+
+def found(model: ir.Model, exclude: tuple[str, ...] = ()) -> list[Branch]:
+    return branches(model, measure(model).shapes, exclude)
+
+
+def keys(
+    text: str, exclude: tuple[str, ...] = (), **weights: tuple[int, ...]
+) -> list[tuple[str, str]]:
+    return [branch.key for branch in found(loaded(text, **weights), exclude)]
+
+
+def outputs(model: ir.Model, x: np.ndarray) -> np.ndarray:
+    (y,) = run(session(model), {"x": x})
+    return y
+
+
+def test_the_branch_of_a_residual_block_goes_with_all_that_only_it_needs() -> None:
+    model = loaded(RESIDUAL, **WEIGHTS)
+    (branch,) = found(model)
+    assert branch == Branch("s", "f", axis=1, nodes=3)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype("f4")
+    without = left_out(model, [branch])
+    assert [node.op_type for node in without.graph] == ["Relu"]
+    assert not without.graph.initializers
+    np.testing.assert_array_equal(outputs(without, x), np.maximum(x, 0))
+    np.testing.assert_array_equal(outputs(silenced(model, [branch]), x), np.maximum(x, 0))
+    assert len(model.graph) == 5  # untouched
+
+
+def test_what_it_goes_round_stays() -> None:
+    """A second block: what the first gives reaches the sum by both of its operands."""
+    text = RESIDUAL.replace("y = Relu(s)", "c = Conv(s, w)\n g = Conv(c, v)\n y = Add(s, g)")
+    assert found(loaded(text, **WEIGHTS)) == [Branch("s", "f", 1, 3), Branch("y", "g", 1, 2)]
+
+
+def test_a_mean_takes_the_place_of_a_branch() -> None:
+    model = loaded(RESIDUAL, **WEIGHTS)
+    (branch,) = found(model)
+    mean = np.array([1, 2, 3], "f4").reshape(1, 3, 1, 1)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype("f4")
+    without = left_out(model, [branch], {branch.key: mean})
+    assert [node.op_type for node in without.graph] == ["Add", "Relu"]
+    np.testing.assert_array_equal(outputs(without, x), np.maximum(x + mean, 0))
+
+
+def test_of_two_branches_the_longer_is_the_layer() -> None:
+    text = RESIDUAL.replace("s = Add(x, f)", "p = Conv(x, u)\n s = Add(p, f)")
+    assert keys(text, **WEIGHTS, u=(3, 3, 1, 1)) == [("s", "f")]
+
+
+def test_what_others_need_is_no_branch() -> None:
+    text = RESIDUAL.replace("y = Relu(s)", "y = Mul(s, f)")
+    assert keys(text, **WEIGHTS) == []
+
+
+def test_what_is_added_to_a_constant_or_spread_over_a_sum_is_no_branch() -> None:
+    text = """(float[2,6] x) => (float[2,6] y) {
+        a = MatMul(x, w)
+        s = Add(a, p)
+        g = MatMul(x, v)
+        y = Add(s, g)
+    }"""
+    assert keys(text, w=(6, 6), p=(2, 6), v=(6, 1)) == []
+
+
+def test_a_branch_without_weights_is_no_layer() -> None:
+    text = """(float[2,6] x) => (float[2,6] y) {
+        a = Relu(x)
+        y = Add(x, a)
+    }"""
+    assert keys(text) == []
+
+
+def test_what_is_excluded_stays() -> None:
+    assert keys(RESIDUAL, ("v*",), **WEIGHTS) == []
+    assert keys(RESIDUAL, ("other",), **WEIGHTS) == [("s", "f")]
+
+
+def test_an_output_of_the_model_keeps_its_name() -> None:
+    model = loaded(NESTED, w=(6, 6), v=(6, 6), u=(6, 6))
+    outer = next(branch for branch in found(model) if branch.sum == "y")
+    without = left_out(model, [outer])
+    assert [value.name for value in without.graph.outputs] == ["y"]
+    x = np.ones((2, 6), "f4")
+    np.testing.assert_array_equal(outputs(without, x), x)
+
+
+def test_a_layer_within_a_layer_goes_before_or_with_it() -> None:
+    model = loaded(NESTED, w=(6, 6), v=(6, 6), u=(6, 6))
+    inner, outer = found(model)
+    assert (inner.key, outer.key) == (("s", "b"), ("y", "c"))
+    x = np.random.default_rng(1).standard_normal((2, 6)).astype("f4")
+    weights = {name: value.const_value for name, value in model.graph.initializers.items()}
+    w, u = (weights[name].numpy() for name in "wu")  # type: ignore[union-attr]
+    np.testing.assert_allclose(outputs(left_out(model, [inner]), x), x + x @ w @ u, rtol=1e-5)
+    both = left_out(model, [inner, outer])
+    np.testing.assert_array_equal(outputs(both, x), x)
+    assert not both.graph.initializers

@@ -1,0 +1,156 @@
+"""Leaving layers out, on a trained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune.errors import NothingToPruneError, OptionError
+from onnxprune.graph import load
+from onnxprune.runtime.data import read_data
+from onnxprune.runtime.sessions import session
+from onnxprune.steps import recovery
+from onnxprune.steps.lines import Stage
+from onnxprune.validate.accuracy import accuracy
+from tests.dims.exact import session as plain_session
+from tests.models import DIGITS, linear
+
+RESNET, VIT = DIGITS / "digits_resnet.onnx", DIGITS / "digits_vit.onnx"
+CALIBRATION, TEST = DIGITS / "digits_calib.npz", DIGITS / "digits.npz"
+
+
+def prune(path: Path, model: Path = RESNET, **options: object) -> onnxprune.Report:
+    common = {"data": CALIBRATION, "granularity": "layer", "check_latency": False}
+    return onnxprune.prune(model, path, **{**common, **options})
+
+
+def top1(path: Path) -> float:
+    return accuracy(session(path, threads=1), read_data(TEST, load(path))).value
+
+
+def silent(path: Path, layers: list[dict[str, object]]) -> onnx.ModelProto:
+    """The model with zeros in the place of some branches."""
+    model = onnx.load(path)
+    for layer in layers:
+        (add,) = (node for node in model.graph.node if layer["sum"] in node.output)
+        name = f"{layer['operand']}/none"
+        add.input[list(add.input).index(layer["operand"])] = name
+        zero = onnx.numpy_helper.from_array(np.zeros(1, "f4"), name)
+        model.graph.initializer.append(zero)
+    return model
+
+
+@pytest.mark.parametrize("model", [RESNET, VIT], ids=["resnet", "vit"])
+def test_what_is_left_is_the_original_without_the_plans_layers(model: Path, tmp_path: Path) -> None:
+    out, plan = tmp_path / "out.onnx", tmp_path / "plan.json"
+    report = prune(out, model, plan=plan, sparsity=0.5, recover="none")
+    layers = json.loads(plan.read_text())["layers"]
+    assert [layer["sum"] for layer in layers] == [row.name for row in report.layers]
+    assert len(layers) == {RESNET: 2, VIT: 3}[model]  # of 4, and of 6
+    images = {"image": np.load(TEST)["image"][:50]}
+    (a,) = plain_session(silent(model, layers)).run(None, images)
+    (b,) = plain_session(onnx.load(out)).run(None, images)
+    np.testing.assert_allclose(a, b, atol=1e-4)
+    assert report.passed
+    assert report.after is not None
+    assert report.before is not None
+    assert report.after.params == report.before.params - sum(row.params for row in report.layers)
+    assert report.after.macs == (report.before.macs or 0) - sum(row.macs for row in report.layers)
+
+
+def test_the_layers_that_stay_make_up_for_those_that_go(tmp_path: Path) -> None:
+    bare, fitted = tmp_path / "none.onnx", tmp_path / "lstsq.onnx"
+    prune(bare, target="macs=0.6", recover="none")
+    prune(fitted, target="macs=0.6")
+    assert top1(bare) < 0.6
+    assert top1(fitted) > 0.9
+
+
+def test_a_layer_leaves_its_mean_behind(tmp_path: Path) -> None:
+    report = prune(tmp_path / "out.onnx", sparsity=0.25, recover="bias")
+    (row,) = report.layers
+    original, pruned = onnx.load(RESNET), onnx.load(tmp_path / "out.onnx")
+    (add,) = (node for node in pruned.graph.node if row.name in node.output)
+    (mean,) = (w for w in pruned.graph.initializer if w.name in add.input)
+    operand = mean.name.removesuffix("/mean")
+    original.graph.output.append(onnx.helper.make_empty_tensor_value_info(operand))
+    images = {"image": np.load(CALIBRATION)["image"]}
+    *_, values = plain_session(original).run(None, images)
+    expected = values[:64].mean((0, 2, 3), keepdims=True)
+    np.testing.assert_allclose(onnx.numpy_helper.to_array(mean), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_takes_them_further(tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    report = prune(out, VIT, sparsity=0.7, recover="finetune", train={"epochs": 10})
+    assert len(report.layers) == 4
+    (training,) = (check for check in report.checks if check.name == "training")
+    assert training.values["best"]["loss"] < 0.9 * training.values["start"]["loss"]
+    assert top1(out) > 0.8
+
+
+def test_as_many_go_as_the_target_takes(tmp_path: Path) -> None:
+    for kind in ("macs", "params", "bytes"):
+        report = prune(tmp_path / f"{kind}.onnx", target=f"{kind}=0.7", recover="none")
+        assert report.after is not None
+        assert report.before is not None
+        left = getattr(report.after, kind) / getattr(report.before, kind)
+        assert 0.2 < left < 0.72
+
+
+def test_steps_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"steps": 3, "sparsity": 0.75, "schedule": "linear"}
+    prune(tmp_path / "whole.onnx", **options)
+    whole = recovery.Worker.step
+
+    def step(worker: recovery.Worker, stage: Stage[object], number: int, *rest: object) -> object:
+        if number == 3:
+            raise KeyboardInterrupt
+        return whole(worker, stage, number, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery.Worker, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            prune(tmp_path / "killed.onnx", **options)
+    report = prune(tmp_path / "killed.onnx", **options)
+    assert len(report.layers) == 3
+    assert (tmp_path / "killed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+
+
+def test_a_drop_says_how_many_may_go(tmp_path: Path) -> None:
+    report = prune(tmp_path / "out.onnx", target="drop=0.05")
+    assert len(report.layers) == 1
+    assert top1(tmp_path / "out.onnx") > 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"target": "macs=0.01"}, NothingToPruneError, "the target macs=0.01 is out of reach"),
+        ({"sparsity": 0.05}, NothingToPruneError, "at sparsity 0.05 none of 4 layers goes"),
+        ({"exclude": ["*"]}, NothingToPruneError, "no layers that a sum goes round"),
+        ({"scope": "layer"}, OptionError, "scope layer does not go with granularity layer"),
+        ({"criterion": "magnitude"}, OptionError, "ranks channels and weights only"),
+        ({"granularity": "channel", "criterion": "outputs"}, OptionError, "ranks layers only"),
+        ({"data": None}, OptionError, "give some with --data"),
+        ({"sparse_format": True}, OptionError, "granularity layer leaves none"),
+        ({"threshold": 0.1}, OptionError, "threshold"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    options: dict[str, object], error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words):
+        prune(tmp_path / "out.onnx", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_residual_connections_has_no_layers(tmp_path: Path) -> None:
+    model = linear(tmp_path / "m.onnx", np.ones((4, 3), "f4"))
+    with pytest.raises(NothingToPruneError, match="no layers that a sum goes round"):
+        prune(tmp_path / "out.onnx", model, data="synthetic")
