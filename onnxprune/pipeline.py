@@ -20,7 +20,7 @@ from onnxprune.progress import Progress
 from onnxprune.report import Report, build, pending_json
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.measure import measure
-from onnxprune.steps import compared, kept_steps, pruned, random_inputs, samples
+from onnxprune.steps import compared, kept_steps, layer_rows, pruned, random_inputs, samples
 
 __all__ = ["inspect", "prune", "validate"]
 
@@ -93,10 +93,11 @@ def inspect(input: Path, options: PruneOptions, progress: Progress) -> Report:
     with clock.step("trace"):
         tracing = trace(model, measured)
     losses = None
-    if data is not None:
-        with clock.step("sensitivity"):
+    with clock.step("sensitivity"):
+        if data is not None:
             dims = candidates(tracing, options)
             losses = losses_by_dim(tracing, dims, options, data, progress)
+        layers = layer_rows(model, measured, data, options, progress)
     return build.report(
         "inspect",
         input,
@@ -106,6 +107,7 @@ def inspect(input: Path, options: PruneOptions, progress: Progress) -> Report:
         measured=measured,
         tracing=tracing,
         losses=losses,
+        layers=layers,
         timings=clock.seconds,
     )
 

@@ -2,9 +2,9 @@
 
     y = x + f(x)    becomes    y = x,    or    y = x + E f(x)
 
-An operand of an Add is such a branch if it and the other operand depend on what the model is fed and have the shape of
-the sum, and if nodes hang on it that nothing else needs, one of them a product with weights. They go with it: a
-residual block (where its shortcut has weights of its own, the longer of the two), an attention, an MLP.
+An operand of an Add (or of a Sum of two) is such a branch if it and the other operand depend on what the model is fed
+and have the shape of the sum, and if nodes hang on it that nothing else needs, one of them a product with weights. They
+go with it: a residual block (where its shortcut has weights of its own, the longer of the two), an attention, an MLP.
 
 Sources: Huang et al., "Deep networks with stochastic depth", ECCV 2016 (residual networks stand it); Wang, Wu,
 "Practical network acceleration with tiny sets", CVPR 2023 (leaving out blocks where there are few samples).
@@ -25,6 +25,7 @@ from onnxprune.runtime.pieces import fed_values, read_values
 
 __all__ = ["Branch", "branches", "left_out", "silenced"]
 
+SUMS = frozenset(("Add", "Sum"))
 CONVOLUTIONS = frozenset(("Conv", "ConvTranspose", "FusedConv", "ConvInteger", "QLinearConv"))
 
 
@@ -33,7 +34,7 @@ class Branch:
     """An operand of a sum, by names, which a model keeps when others of its branches go.
 
     Attributes:
-        sum: The name of what the Add gives.
+        sum: The name of what the sum gives.
         operand: The name of the operand.
         axis: The operand's axis of channels.
         nodes: How many nodes go with it.
@@ -60,7 +61,7 @@ def branches(model: ir.Model, shapes: Shapes, exclude: Sequence[str] = ()) -> li
     """
     fed, found = fed_values(model.graph), []
     for node in model.graph:
-        if node.op_type != "Add" or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in SUMS or node.domain not in ("", "ai.onnx") or len(node.inputs) != 2:
             continue
         same = [
             value in fed and shapes.get(value) == shapes[node.outputs[0]] for value in _pair(node)
@@ -167,7 +168,7 @@ def _weighs(node: ir.Node, fed: set[ir.Value]) -> bool:
 
 
 def _place(model: ir.Model, branch: Branch) -> tuple[ir.Node, int]:
-    """The Add that a branch is an operand of, and which."""
+    """The sum that a branch is an operand of, and which."""
     (add,) = (node for node in model.graph if node.outputs and node.outputs[0].name == branch.sum)
     names = [None if value is None else value.name for value in add.inputs]
     return add, names.index(branch.operand)

@@ -55,15 +55,16 @@ def portion(layers: int) -> int:
     return max(1, layers // PORTIONS)
 
 
-def samples_to_look_at(data: Dataset, layers: int, each: float) -> Dataset:
+def samples_to_look_at(data: Dataset, layers: int, work: float) -> Dataset:
     """As many of the samples as the search among so many layers of a model can be asked to run.
 
     Args:
         data: The samples.
         layers: How many may go.
-        each: MACs of a sample.
+        work: MACs of the smallest feed.
     """
     runs = layers * min(layers, PORTIONS) / 2
+    each = work / (data.fixed_batch or 1)
     return data.take(affordable(each * runs, WORK, FEWEST, SAMPLES))
 
 

@@ -75,21 +75,22 @@ class TensorRow:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer that was left out.
+    """One layer that was left out, or could be.
 
     Attributes:
-        name: The sum that went round it.
-        nodes: How many nodes went with it.
+        name: The sum that goes round it.
+        nodes: How many nodes go with it.
         params: Elements of their weights.
         macs: Multiply-accumulates of a run.
-        moved: How far the outputs were from the original's without it and those that had gone by then, not repaired.
+        moved: How far the outputs are from the original's without it and those that had gone by then, not repaired;
+            None where that was not measured.
     """
 
     name: str
     nodes: int
     params: int
     macs: int
-    moved: float
+    moved: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +179,7 @@ class Report:
         after: What the output costs.
         dims: One row a Dim.
         tensors: One row a zeroed tensor.
-        layers: One row a layer that was left out, in the order in which they were.
+        layers: One row a layer that was left out, in the order in which they were; of `inspect` that could be.
         trials: One row a cut that was tried, in the order in which they were made.
         steps: One row a step of progressive pruning, the original first.
         frozen: Why indices cannot be cut, and how many indices each reason holds, most first.

@@ -156,10 +156,11 @@ def _state(row: DimRow) -> str:
 def _layers(report: Report, verbose: bool) -> Table | None:
     if not report.layers:
         return None
-    table = columns("left out", "nodes>", "params>", "MACs>", "outputs moved>")
+    what = "layer that can be left out" if report.command == "inspect" else "left out"
+    table = columns(what, "nodes>", "params>", "MACs>", "outputs moved>")
     for row in report.layers if verbose else report.layers[:_ROWS]:
-        cells = (str(row.nodes), count(row.params), count(row.macs), f"{row.moved:.3g}")
-        table.add_row(row.name, *cells)
+        moved = "-" if row.moved is None else f"{row.moved:.3g}"
+        table.add_row(row.name, str(row.nodes), count(row.params), count(row.macs), moved)
     return _with_rest(table, report.layers, verbose, "layers")
 
 

@@ -1,4 +1,4 @@
-"""Leaving layers out at once; those that stay are re-fitted around them where the options say so."""
+"""Leaving layers out at once, those that stay re-fitted around them; and what could be left out."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnxprune.graph.cost import macs
 from onnxprune.options import PruneOptions
+from onnxprune.plan.branches import branches, left_out
+from onnxprune.plan.layers import samples_to_look_at, tried
 from onnxprune.progress import Progress
+from onnxprune.report import LayerRow
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
+from onnxprune.runtime.measure import Measured
+from onnxprune.scores.moved import Outputs
 from onnxprune.steps.lines import Layers
+from onnxprune.steps.lines.layers import layer_row
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.progressive import final_amount
 from onnxprune.steps.repair import samples_to_fit
 
-__all__ = ["leave_out_layers"]
+__all__ = ["layer_rows", "leave_out_layers"]
 
 
 def leave_out_layers(
@@ -34,3 +41,24 @@ def leave_out_layers(
             note = line.refit(stage, samples_to_fit(data, options), progress)
         stage = replace(stage, notes=(*stage.notes, note))
     return line.outcome(stage)
+
+
+def layer_rows(
+    model: ir.Model,
+    measured: Measured,
+    data: Dataset | None,
+    options: PruneOptions,
+    progress: Progress,
+) -> tuple[LayerRow, ...]:
+    """The layers that can be left out, each alone, all others whole; with samples, how far the outputs move then."""
+    found = branches(model, measured.shapes, options.exclude)
+    moved: dict[tuple[str, str], float] = {}
+    if data is not None and found:
+        used = samples_to_look_at(data, len(found), macs(model, measured.shapes))
+        outputs = Outputs(model, used, options.providers)
+        tries = tried(model, found, outputs, lambda _: 1.0, progress, means=True)
+        moved = {one.branch.key: one.moved for one in tries}
+    return tuple(
+        layer_row(model, left_out(model, [each]), each, measured, moved.get(each.key))
+        for each in found
+    )

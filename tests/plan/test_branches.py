@@ -61,6 +61,12 @@ def test_what_it_goes_round_stays() -> None:
     assert found(loaded(text, **WEIGHTS)) == [Branch("s", "f", 1, 3), Branch("y", "g", 1, 2)]
 
 
+def test_a_sum_of_two_is_an_addition() -> None:
+    assert keys(RESIDUAL.replace("Add(", "Sum("), **WEIGHTS) == [("s", "f")]
+    three = RESIDUAL.replace("Add(x, f)", "Sum(x, x, f)")
+    assert keys(three, **WEIGHTS) == []
+
+
 def test_a_mean_takes_the_place_of_a_branch() -> None:
     model = loaded(RESIDUAL, **WEIGHTS)
     (branch,) = found(model)

@@ -154,3 +154,12 @@ def test_a_model_without_residual_connections_has_no_layers(tmp_path: Path) -> N
     model = linear(tmp_path / "m.onnx", np.ones((4, 3), "f4"))
     with pytest.raises(NothingToPruneError, match="no layers that a sum goes round"):
         prune(tmp_path / "out.onnx", model, data="synthetic")
+
+
+def test_inspect_shows_the_layers_that_could_go() -> None:
+    bare = onnxprune.inspect(VIT).layers
+    seen = onnxprune.inspect(VIT, data=CALIBRATION).layers
+    assert len(bare) == 6
+    assert all(row.moved is None and row.params > 9000 for row in bare)
+    assert [row.name for row in seen] == [row.name for row in bare]
+    assert all(row.moved is not None and row.moved > 0 for row in seen)

@@ -23,14 +23,14 @@ from onnxprune.recover import refit
 from onnxprune.report import Cost, LayerRow, build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.measure import measure
+from onnxprune.runtime.measure import Measured, measure
 from onnxprune.scores.moved import Outputs
 from onnxprune.steps.lines.line import Stage, check_shapes
 from onnxprune.steps.outcome import Outcome
 from onnxprune.train.blocks import Kept
 from onnxprune.validate.equality import largest_error
 
-__all__ = ["Layers", "LayersGone"]
+__all__ = ["Layers", "LayersGone", "layer_row"]
 
 LayersGone = tuple[tuple[Branch, LayerRow], ...]
 """What is gone, in order, and what that saved and did."""
@@ -68,7 +68,8 @@ class Layers:
     ) -> Stage[LayersGone]:
         """See `Line`."""
         model, gone = clone(stage.model), stage.gone
-        outputs = Outputs(self.model, self._looked_at(data), self.options.providers)
+        looked_at = samples_to_look_at(data, self.count, self._cost("macs")(self.model))
+        outputs = Outputs(self.model, looked_at, self.options.providers)
         means = self.options.recover in ("bias", "lstsq", "finetune")
         with clock.step("choose"):
             while not self._reached(model, gone, amount):
@@ -78,7 +79,7 @@ class Layers:
                         f"the target {self.options.target} is out of reach: without all of its layers"
                         f" {self._left(model, gone):.3f} of the model is left"
                     )
-                tries = tried(model, found, outputs, self._saved(model), progress, means)
+                tries = tried(model, found, outputs, self._saved(model, amount), progress, means)
                 for one in tries[: portion(self.count)]:
                     if not self._reached(model, gone, amount) and one.branch in self._branches(
                         model
@@ -171,13 +172,15 @@ class Layers:
             return len(gone) >= math.floor(amount * self.count + 0.5)
         return self._left(model, gone) <= 1 - amount
 
-    def _saved(self, model: ir.Model) -> Callable[[ir.Model], float]:
-        """What another model is smaller by than this one: one layer, or what the target counts in."""
-        if self.options.target is None:
+    def _saved(self, model: ir.Model, amount: float) -> Callable[[ir.Model], float]:
+        """What another model is smaller by, as far as that is asked for: a layer, or the kind of the target."""
+        target = self.options.target
+        if target is None:
             return lambda _: 1.0
-        cost = self._cost(self.options.target.kind)
+        cost = self._cost(target.kind)
         before = cost(model)
-        return lambda other: before - cost(other)
+        most = math.inf if target.kind == "latency" else before - (1 - amount) * cost(self.model)
+        return lambda other: min(before - cost(other), most)
 
     def _cost(self, kind: str) -> Callable[[ir.Model], int]:
         """What a model costs: MACs where the target is none of it."""
@@ -191,16 +194,19 @@ class Layers:
     def _without(self, model: ir.Model, one: Try) -> tuple[ir.Model, LayerRow]:
         """A model without a layer, and what that saved."""
         means = None if one.mean is None else {one.branch.key: one.mean}
-        less, counted = left_out(model, [one.branch], means), self._cost("macs")
-        row = LayerRow(
-            name=one.branch.sum,
-            nodes=one.branch.nodes,
-            params=params(model) - params(less),
-            macs=counted(model) - counted(less),
-            moved=one.moved,
-        )
-        return less, row
+        less = left_out(model, [one.branch], means)
+        return less, layer_row(model, less, one.branch, self.measured, one.moved)
 
-    def _looked_at(self, data: Dataset) -> Dataset:
-        each = macs(self.model, self.measured.shapes) / (data.fixed_batch or 1)
-        return samples_to_look_at(data, self.count, each)
+
+def layer_row(
+    model: ir.Model, less: ir.Model, branch: Branch, measured: Measured, moved: float | None
+) -> LayerRow:
+    """What a model is smaller by without a branch, and how far its outputs move."""
+    counted = [macs(each, measured.shapes_in(each)) for each in (model, less)]
+    return LayerRow(
+        name=branch.sum,
+        nodes=branch.nodes,
+        params=params(model) - params(less),
+        macs=counted[0] - counted[1],
+        moved=moved,
+    )
