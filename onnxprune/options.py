@@ -267,6 +267,11 @@ class PruneOptions:
         return isinstance(self.granularity, (Channel, Layer))
 
     @property
+    def repairs(self) -> bool:
+        """Whether what was cut is repaired in closed form."""
+        return self.recover in ("bias", "lstsq", "finetune")
+
+    @property
     def _ranked(self) -> Ranked:
         """What the criterion ranks."""
         match self.granularity:

@@ -97,7 +97,7 @@ def inspect(input: Path, options: PruneOptions, progress: Progress) -> Report:
         if data is not None:
             dims = candidates(tracing, options)
             losses = losses_by_dim(tracing, dims, options, data, progress)
-        layers = layer_rows(model, measured, data, options, progress)
+        layers = layer_rows(tracing, data, options, progress)
     return build.report(
         "inspect",
         input,

@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from onnxprune.autodiff import registry
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.control import captured_values
 from onnxprune.autodiff.registry import Call, NoGradientError, describe
+from onnxprune.graph.flow import captured_values
 
 __all__ = ["backward", "drop_unused", "is_float"]
 

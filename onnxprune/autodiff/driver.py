@@ -14,12 +14,12 @@ import onnx_ir as ir
 
 from onnxprune.autodiff.backward import backward, drop_unused, is_float
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.control import subgraphs
 from onnxprune.autodiff.losses import Loss, Output
 from onnxprune.autodiff.merge import merge
 from onnxprune.autodiff.prepare import prepare
 from onnxprune.autodiff.registry import NoGradientError
 from onnxprune.autodiff.shapes import forget_shapes
+from onnxprune.graph.flow import subgraphs
 
 __all__ = ["gradient"]
 

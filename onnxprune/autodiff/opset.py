@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.control import subgraphs
 from onnxprune.errors import ModelError
+from onnxprune.graph.flow import subgraphs
 
 __all__ = ["LOWEST", "raise_opset"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.control import subgraphs
+from onnxprune.graph.flow import subgraphs
 
 __all__ = ["rewrite"]
 

@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.control import captured_values
 from onnxprune.autodiff.rewrite import rewrite
 from onnxprune.autodiff.unroll import copy_body
+from onnxprune.graph.flow import captured_values
 
 __all__ = ["SEQUENCE_OPS", "resolve"]
 

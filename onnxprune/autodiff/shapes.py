@@ -19,8 +19,9 @@ import onnxruntime as ort
 
 from onnxprune.errors import ModelError
 from onnxprune.graph import clone
+from onnxprune.graph.flow import bodies_by_node
 from onnxprune.runtime import inputs as _inputs
-from onnxprune.runtime.bodies import as_model, bodies_by_node
+from onnxprune.runtime.bodies import as_model
 from onnxprune.runtime.sessions import run, session
 
 __all__ = ["Feeds", "annotate", "forget_shapes"]

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.control import captured_values, subgraphs
 from onnxprune.autodiff.rewrite import rewrite
+from onnxprune.graph.flow import captured_values, subgraphs
 
 __all__ = ["copy_body", "unroll"]
 

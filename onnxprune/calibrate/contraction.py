@@ -15,7 +15,7 @@ Reshape, Transpose and the like; `read` and `write` go through them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -273,11 +273,6 @@ _RULES = {
     "GRU": _recurrent,
     "RNN": _recurrent,
 }
-
-
-def by_output(found: Iterable[Contraction]) -> Mapping[ir.Value, Contraction]:
-    """Those whose sums are values of the graph, by that value."""
-    return {each.output: each for each in found if each.output is not None}
 
 
 def data_axis(each: Contraction, tracing: Tracing) -> Axis:

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.flow import fed_values, last_uses, read_values
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.pieces import fed_values, last_uses, read_values
 from onnxprune.runtime.sessions import run, session
 from onnxprune.runtime.shelf import AtHand, Kept, Shelf
 
@@ -127,7 +127,7 @@ class Walk:
             elif node is not None and node.graph is self.model.graph:
                 if node not in chosen:
                     chosen.add(node)
-                    queue += read_values(node, self.model.graph)
+                    queue += read_values(node)
             elif value.const_value is not None:
                 weights[value] = None
             else:

@@ -11,6 +11,7 @@ from onnxprune.dims import solver
 from onnxprune.dims.axis import Axis, Dim, size
 from onnxprune.dims.carriers import Default, Kind, Numbers, PinnedShape
 from onnxprune.dims.spec import POSITIONS
+from onnxprune.graph.flow import subgraphs
 
 if TYPE_CHECKING:
     from onnxprune.dims.trace import Tracer
@@ -116,12 +117,11 @@ class Context:
         for i in range(self.output_count):
             for axis in self.out(i):
                 solver.freeze(axis, reason)
-        for attribute in self.node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                for inner in attribute.as_graph():
-                    Context(inner, self.tracer).freeze_all(reason)
-                for value in attribute.as_graph().outputs:
-                    self.tracer.freeze_value(value, reason)
+        for body in subgraphs(self.node):
+            for inner in body:
+                Context(inner, self.tracer).freeze_all(reason)
+            for value in body.outputs:
+                self.tracer.freeze_value(value, reason)
 
     def inexact(self, axis: Axis, reason: str | None = None) -> None:
         """Cutting the axis is not the same as zeroing it."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from onnxprune.graph.flow import read_values, subgraphs
 from onnxprune.graph.inline import clone
 from onnxprune.graph.weights import weights
 
@@ -87,9 +88,19 @@ class Edit:
             node, home = value.producer(), value.graph
             if node is not None and node.graph is not None:
                 if not any(output.uses() or output.is_graph_output() for output in node.outputs):
-                    queue += [each for each in node.inputs if each is not None]
-                    node.graph.remove(node, safe=True)
+                    queue += list(read_values(node))
+                    _forget(node)
             elif value.is_initializer() and isinstance(home, ir.Graph):
                 home.initializers.pop(value.name or "")
                 if value.is_graph_input():
                     home.inputs.remove(value)
+
+
+def _forget(node: ir.Node) -> None:
+    """Takes a node out of its graph; it and its bodies are no users of anything any more."""
+    for body in subgraphs(node):
+        for inner in body.all_nodes():
+            for index in range(len(inner.inputs)):
+                inner.replace_input_with(index, None)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)

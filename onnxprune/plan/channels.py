@@ -27,7 +27,7 @@ from onnxprune.dims import (
 )
 from onnxprune.dims.axis import children
 from onnxprune.graph import Weight
-from onnxprune.graph.cost import macs
+from onnxprune.graph.cost import LEARNED, macs
 from onnxprune.options import PruneOptions
 from onnxprune.plan.rounding import least_of, step_of
 from onnxprune.plan.weights import is_excluded
@@ -63,11 +63,7 @@ def candidates(tracing: Tracing, options: PruneOptions) -> tuple[DimInfo, ...]:
 
 def _scored(info: DimInfo) -> bool:
     """Whether it is part of a tensor that holds learned numbers."""
-    return any(_learned(use.weight.dtype.name) for use, _ in info.slices)
-
-
-def _learned(dtype: str) -> bool:
-    return "FLOAT" in dtype or dtype in ("DOUBLE", "INT8", "UINT8", "INT4", "UINT4")
+    return any(use.weight.dtype in LEARNED for use, _ in info.slices)
 
 
 def is_left_alone(info: DimInfo, patterns: Sequence[str]) -> bool:
@@ -237,7 +233,7 @@ def _jobs(tracing: Tracing, dims: Sequence[DimInfo]) -> dict[Weight, list[tuple[
             for dim in dict.fromkeys(leaves(axis))
             if dim in wanted and (len(use.axes) > 1 or not matrices[dim])
         ]
-        if parts and _learned(weight.dtype.name):
+        if parts and weight.dtype in LEARNED:
             jobs[weight] = parts
     return jobs
 

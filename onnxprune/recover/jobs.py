@@ -7,7 +7,7 @@ residual block), it is what makes the *sum* right: the original's sum less the p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,17 +17,27 @@ from onnxprune.calibrate.biases import Bias, bias_of
 from onnxprune.calibrate.contraction import Contraction, contractions
 from onnxprune.calibrate.views import View, view_of
 from onnxprune.dims import Keep, Tracing, keep_mask
+from onnxprune.graph.flow import read_values
 
 __all__ = ["Job", "affected_jobs", "bias_place", "own_bias", "twin_groups"]
 
 Array = np.ndarray
 
 
-def affected_jobs(tracing: Tracing, keep: Keep, pruned: ir.Model) -> list[Job]:
-    """The contractions whose input is not what it was, in graph order; not those whose weight is shared."""
+def affected_jobs(
+    tracing: Tracing, keep: Keep, pruned: ir.Model, changed: Collection[str] = ()
+) -> list[Job]:
+    """The contractions whose input is not what it was, in graph order; not those whose weight is shared.
+
+    Args:
+        tracing: The original.
+        keep: What was kept of it.
+        pruned: What was made of the two.
+        changed: Names of values that are other ones in the pruned model, besides.
+    """
     found = [each for each in contractions(tracing) if each.output is not None]
     twins = _twins(pruned)
-    reached = _affected(tracing, keep, found, twins)
+    reached = _affected(tracing, keep, found, changed)
     return [job for each in reached if (job := _job(each, tracing, keep, twins, found)) is not None]
 
 
@@ -131,30 +141,29 @@ def _ancestors(value: ir.Value) -> set[ir.Node]:
         node = queue.pop().producer()
         if node is not None and node not in found:
             found.add(node)
-            queue += [v for v in node.inputs if v is not None]
+            queue += read_values(node)
     return found
 
 
 def _affected(
-    tracing: Tracing, keep: Keep, found: Sequence[Contraction], twins: Mapping[str, ir.Node]
+    tracing: Tracing, keep: Keep, found: Sequence[Contraction], changed: Collection[str]
 ) -> list[Contraction]:
-    """The contractions whose input is not what it was, or that are gone.
+    """The contractions whose input is not what it was.
 
-    A Dim of it was cut, something before it was re-fitted, or left out.
+    A Dim of it was cut, something before it was re-fitted, or is another value besides.
     """
     moved: set[ir.Value] = set()
     touched = {}
     by_node = {each.node: each for each in found}
     for node in tracing.model.graph:
         each = by_node.get(node)
-        reads = any(value in moved for value in node.inputs if value is not None)
-        if each is not None and (
-            reads or not keep_mask(each.input_axis, keep).all() or node.outputs[0].name not in twins
-        ):
+        reads = any(value in moved for value in read_values(node))
+        if each is not None and (reads or not keep_mask(each.input_axis, keep).all()):
             touched[each.node] = each
             reads = True
         if reads:
             moved.update(node.outputs)
+        moved.update(value for value in node.outputs if value.name in changed)
     return list(touched.values())
 
 

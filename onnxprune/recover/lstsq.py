@@ -25,7 +25,7 @@ pruned model's inputs); Li et al., "Pruning by reconstruction", Expert Systems w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,7 @@ def refit(
     progress: Progress,
     providers: Sequence[str] = ("cpu",),
     seed: int = 0,
+    changed: Collection[str] = (),
 ) -> list[Refitted]:
     """Re-fits the weights of a pruned model, in place.
 
@@ -90,14 +91,16 @@ def refit(
         progress: Where it is shown.
         providers: onnxruntime providers by name.
         seed: Of the positions looked at where there are many.
+        changed: Names of values that are other ones in the pruned model, besides.
     """
     parts = hold_aside(data, ASIDE, seed) if len(data) >= FEWEST else (data,)
     original = Original(tracing, parts, providers, seed)
     if len(parts) == 1:
-        return fit(original, keep, pruned, progress)
-    trial = fit(original, keep, clone(pruned), progress)
+        return fit(original, keep, pruned, progress, changed=changed)
+    trial = fit(original, keep, clone(pruned), progress, changed=changed)
     share = len(parts[0]) / len(data)  # more samples ask for less
-    return fit(original, keep, pruned, progress, [each.shrinkage * share for each in trial])
+    shrinkages = [each.shrinkage * share for each in trial]
+    return fit(original, keep, pruned, progress, shrinkages, changed)
 
 
 def fit(
@@ -106,6 +109,7 @@ def fit(
     pruned: ir.Model,
     progress: Progress,
     shrinkages: Sequence[float] | None = None,
+    changed: Collection[str] = (),
 ) -> list[Refitted]:
     """One pass of `refit`, in place.
 
@@ -115,8 +119,9 @@ def fit(
         pruned: What `cut` made of the two.
         progress: Where it is shown.
         shrinkages: The lambdas, where they are known; all samples are fitted on then.
+        changed: Names of values that are other ones in the pruned model, besides.
     """
-    jobs, done = affected_jobs(original.tracing, keep, pruned), []
+    jobs, done = affected_jobs(original.tracing, keep, pruned, changed), []
     walk, parts = original.walk(pruned), range(len(original.parts))
     with progress.step("re-fitting", total=len(jobs)) as advance:
         for k, job in enumerate(jobs):

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune import __version__
@@ -117,13 +118,15 @@ def comparison_checks(comparison: Comparison | None) -> tuple[Check, ...]:
     on = f"{comparison.samples} {'random inputs' if comparison.random else 'samples'}"
     checks = []
     if comparison.drift:
-        worst = max(comparison.drift, key=lambda each: each.relative_error)
+        worst = max(comparison.drift, key=lambda each: np.nan_to_num(each.relative_error, nan=-1))
+        others = [each.output for each in comparison.drift if each.other_size]
+        sizes = f"; {', '.join(others)} came out in other sizes" if others else ""
         checks.append(
             Check(
                 "drift from the original",
                 None,
                 f"relative error {worst.relative_error:.3f}, cosine {worst.cosine:.4f}, "
-                f"same top-1 {worst.agreement:.1%}, on {on}",
+                f"same top-1 {worst.agreement:.1%}, on {on}{sizes}",
                 {"outputs": [each.to_dict() for each in comparison.drift]},
             )
         )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.graph import clone, constant
+from onnxprune.graph.flow import outer_values
 
-__all__ = ["as_model", "bodies_by_node", "body_feed", "outer_values"]
+__all__ = ["as_model", "body_feed"]
 
 
 def as_model(
@@ -67,24 +68,3 @@ def body_feed(
 def _array(value: ir.Value, known: Mapping[ir.Value, np.ndarray]) -> np.ndarray | None:
     tensor = constant(value)
     return known.get(value) if tensor is None else tensor.numpy()
-
-
-def bodies_by_node(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Graph]]:
-    """The bodies that nodes of this graph have, with their nodes."""
-    for node in graph:
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield node, attribute.as_graph()
-
-
-def outer_values(body: ir.Graph) -> list[ir.Value]:
-    """Values from outside that a body, or one inside it, uses."""
-    inner: set[ir.Value] = set()
-    used: dict[ir.Value, None] = {}
-    for graph in (body, *body.subgraphs()):
-        inner.update(graph.inputs, graph.initializers.values())
-        used.update(dict.fromkeys(graph.outputs))
-        for node in graph:
-            inner.update(node.outputs)
-            used.update((value, None) for value in node.inputs if value is not None)
-    return [value for value in used if value not in inner]

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.graph import weights
-from onnxprune.runtime.bodies import bodies_by_node
+from onnxprune.graph.flow import bodies_by_node
 from onnxprune.runtime.inputs import (
     Shapes,
     graph_inputs,

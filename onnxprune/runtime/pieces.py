@@ -17,15 +17,13 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.graph import external
+from onnxprune.graph.flow import last_uses, read_values
 from onnxprune.runtime.sessions import run, session
 
 __all__ = [
     "LARGEST_WHOLE",
-    "fed_values",
     "is_large",
-    "last_uses",
     "outputs",
-    "read_values",
     "run_in_pieces",
 ]
 
@@ -123,48 +121,6 @@ def _arrays(model: ir.Model, feed: Feed) -> dict[ir.Value, np.ndarray]:
     return {by_name[name]: array for name, array in feed.items()}
 
 
-def read_values(node: ir.Node, graph: ir.Graph) -> Iterator[ir.Value]:
-    """The values of `graph` that a node reads, in its bodies too."""
-    for value in node.inputs:
-        if value is not None:
-            yield value
-    for body in (g for attribute in node.attributes.values() for g in _graphs(attribute)):
-        for inner in body.all_nodes():
-            yield from (
-                value for value in inner.inputs if value is not None and value.graph is graph
-            )
-        for inner_body in (body, *body.subgraphs()):
-            yield from (value for value in inner_body.outputs if value.graph is graph)
-
-
-def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
-    if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-        return (attribute.as_graph(),)
-    if attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
-        return attribute.as_graphs()
-    return ()
-
-
-def last_uses(graph: ir.Graph) -> dict[ir.Value, int]:
-    """The position of the last node that reads each value; those of the graph's outputs are never over."""
-    last: dict[ir.Value, int] = dict.fromkeys(graph.inputs, -1)
-    nodes = list(graph)
-    for position, node in enumerate(nodes):
-        last.update(dict.fromkeys(node.outputs, -1))
-        last.update(dict.fromkeys(read_values(node, graph), position))
-    last.update(dict.fromkeys(graph.outputs, len(nodes)))
-    return last
-
-
-def fed_values(graph: ir.Graph) -> set[ir.Value]:
-    """The values that depend on what the model is fed."""
-    found = set(graph.inputs) - set(graph.initializers.values())
-    for node in graph:
-        if not found.isdisjoint(read_values(node, graph)):
-            found.update(node.outputs)
-    return found
-
-
 def _pieces(graph: ir.Graph, budget: int, last: Mapping[ir.Value, int]) -> Iterator[_Piece]:
     nodes: list[ir.Node] = []
     held: dict[ir.Value, int] = {}
@@ -172,7 +128,7 @@ def _pieces(graph: ir.Graph, budget: int, last: Mapping[ir.Value, int]) -> Itera
     for position, node in enumerate(everything):
         new = {
             value: value.const_value.nbytes
-            for value in read_values(node, graph)
+            for value in read_values(node)
             if value.is_initializer() and value.const_value is not None
         }
         if nodes and sum({**held, **new}.values()) > budget and any(v not in held for v in new):
@@ -192,7 +148,7 @@ def _piece(
     last: Mapping[ir.Value, int],
 ) -> _Piece:
     made = {value for node in nodes for value in node.outputs}
-    read = dict.fromkeys(value for node in nodes for value in read_values(node, graph))
+    read = dict.fromkeys(value for node in nodes for value in read_values(node))
     return _Piece(
         nodes=tuple(nodes),
         takes=tuple(value for value in read if value not in made and value not in held),

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.graph import constant
-from onnxprune.runtime.bodies import as_model, bodies_by_node, body_feed, outer_values
+from onnxprune.graph.flow import bodies_by_node, outer_values
+from onnxprune.runtime.bodies import as_model, body_feed
 from onnxprune.runtime.sessions import run, session
 from onnxprune.runtime.stand_ins import stand_ins
 

@@ -15,7 +15,6 @@ from onnxprune.errors import ProviderError
 __all__ = ["available", "resolve"]
 
 _SUFFIX = "ExecutionProvider"
-_CPU = "CPU" + _SUFFIX
 # TF32 rounds the factors of every product to 11 bits, far more than what pruning has to be checked
 # to; the heuristic algorithm search does not pick by timing, so two runs give the same bits.
 _OPTIONS: Mapping[str, Mapping[str, str]] = {

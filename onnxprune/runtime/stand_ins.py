@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.graph import weights
-from onnxprune.runtime.bodies import bodies_by_node
+from onnxprune.graph.flow import bodies_by_node
 
 __all__ = ["insert_before_use", "stand_ins"]
 

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.autodiff import NoGradientError, gradient
-from onnxprune.autodiff.control import subgraphs
 from onnxprune.graph import Weight, weights
+from onnxprune.graph.flow import subgraphs
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session

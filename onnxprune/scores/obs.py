@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate import Contraction, Observed
+from onnxprune.calibrate import Observed
 from onnxprune.dims import Axis, Dim, leaves, positions
 from onnxprune.runtime.shelf import Kept, Shelf
 
@@ -108,9 +108,9 @@ class Consumer:
         self._means = seen.sums.x / seen.sums.count
         self._given = np.einsum("gmk,gk->gm", w, self._means)
         self._set(w, np.linalg.inv(shrunk(covariance, seen.sums.independent)))
-        self.columns = {dim: _columns(each, dim, each.input_axis, each.taps) for dim in dims}
+        self.columns = {dim: _columns(dim, each.input_axis, each.taps) for dim in dims}
         self.columns = {dim: found for dim, found in self.columns.items() if found}
-        self.rows = {dim: _columns(each, dim, each.output_axis, 1) for dim in dims}
+        self.rows = {dim: _columns(dim, each.output_axis, 1) for dim in dims}
         self.rows = {dim: found for dim, found in self.rows.items() if found}
         self.place = np.arange(w.shape[2])
         self.lost = 0.0
@@ -243,7 +243,7 @@ def shrunk(covariance: Array, rows: int) -> Array:
     return result
 
 
-def _columns(each: Contraction, dim: Dim, axis: Axis, taps: int) -> dict[int, Array]:
+def _columns(dim: Dim, axis: Axis, taps: int) -> dict[int, Array]:
     """For every index of a Dim the positions of an axis (times taps) that belong to it; empty if there are none."""
     found: dict[int, Array] = {}
     if dim not in leaves(axis):

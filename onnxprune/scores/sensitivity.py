@@ -35,7 +35,8 @@ WORK = 10**12
 """MACs that may be spent; a core does some 5e10 a second."""
 ERRORS = (0.3, 0.6)
 """Relative squared errors that each consumer is given, about."""
-SMALLEST = 1e-9
+SMALLEST, LARGEST = 1e-9, 1e6
+"""Losses are taken to be between these: an output that does not move, and one that is no number any more."""
 
 Array = np.ndarray
 
@@ -80,7 +81,8 @@ def _curve(consumer: Consumer, moved: Callable[[], float]) -> Curve:
     with restored(each.view):
         for matrix, error in _damaged(consumer.priced(Curve())):
             store(each.view, each.weight(matrix, each.view.shape))
-            loss = max(moved(), *(loss * 1.0001 for _, loss in points[-1:]), SMALLEST)
+            least = max([SMALLEST, *(loss * 1.0001 for _, loss in points[-1:])])
+            loss = max(min(moved(), LARGEST), least)
             points.append((error, loss))
     return (
         Curve(tuple(e for e, _ in points), tuple(loss for _, loss in points)) if points else Curve()

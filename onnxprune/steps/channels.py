@@ -40,7 +40,7 @@ def remove_channels(
         NothingToPruneError: No Dim can be cut, or none loses an index.
     """
     (done,) = alternatives(ready(model, data, options, clock), data, options, progress, clock)
-    if options.recover not in ("bias", "lstsq", "finetune") or data is None or not done.chosen:
+    if not options.repairs or data is None or not done.chosen:
         return done
     assert done.tracing is not None
     with clock.step("recover"):

@@ -6,18 +6,15 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxprune.graph.cost import macs
+from onnxprune.dims import Tracing
+from onnxprune.graph.branches import Branch, left_out
 from onnxprune.options import PruneOptions
-from onnxprune.plan.branches import branches, left_out
-from onnxprune.plan.layers import samples_to_look_at, tried
 from onnxprune.progress import Progress
 from onnxprune.report import LayerRow
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.measure import Measured
-from onnxprune.scores.moved import Outputs
-from onnxprune.steps.lines import Layers
-from onnxprune.steps.lines.layers import layer_row
+from onnxprune.scores.layers import looking_at, tried
+from onnxprune.steps.lines.layers import Layers, branches_left, layer_row
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.progressive import final_amount
 from onnxprune.steps.repair import samples_to_fit
@@ -36,7 +33,7 @@ def leave_out_layers(
     """
     line = Layers(model, data, options)
     stage = line.further(line.start(), final_amount(options), data, progress, clock)
-    if stage.gone and options.recover in ("bias", "lstsq", "finetune"):
+    if stage.gone and options.repairs:
         with clock.step("recover"):
             note = line.refit(stage, samples_to_fit(data, options), progress)
         stage = replace(stage, notes=(*stage.notes, note))
@@ -44,21 +41,17 @@ def leave_out_layers(
 
 
 def layer_rows(
-    model: ir.Model,
-    measured: Measured,
-    data: Dataset | None,
-    options: PruneOptions,
-    progress: Progress,
+    tracing: Tracing, data: Dataset | None, options: PruneOptions, progress: Progress
 ) -> tuple[LayerRow, ...]:
     """The layers that can be left out, each alone, all others whole; with samples, how far the outputs move then."""
-    found = branches(model, measured.shapes, options.exclude)
-    moved: dict[tuple[str, str], float] = {}
+    model, measured = tracing.model, tracing.measured
+    found = branches_left(model, measured, options)
+    moved: dict[Branch, float] = {}
     if data is not None and found:
-        used = samples_to_look_at(data, len(found), macs(model, measured.shapes))
-        outputs = Outputs(model, used, options.providers)
-        tries = tried(model, found, outputs, lambda _: 1.0, progress, means=True)
-        moved = {one.branch.key: one.moved for one in tries}
+        looking = looking_at(tracing, len(found), data, True, options.providers, options.seed)
+        if looking.outputs.reference.compares:
+            tries = tried(model, found, looking, lambda _: 1.0, progress)
+            moved = {one.branch: one.moved for one in tries}
     return tuple(
-        layer_row(model, left_out(model, [each]), each, measured, moved.get(each.key))
-        for each in found
+        layer_row(model, left_out(model, [each]), each, measured, moved.get(each)) for each in found
     )

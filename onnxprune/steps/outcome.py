@@ -1,4 +1,4 @@
-"""What removing channels or zeroing weights gives back."""
+"""What removing channels or layers, or zeroing weights, gives back."""
 
 from __future__ import annotations
 

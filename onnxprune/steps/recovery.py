@@ -95,9 +95,8 @@ class Worker:
         raw = self.line.further(stage, amount, self.used, self.progress, self.clock)
         if self.options.rewind == "weights":
             raw = replace(raw, model=self.line.rewound(raw.gone))
-        recover = self.options.recover
-        trains_cut = recover == "finetune" and self.options.cuts
-        if recover not in ("bias", "lstsq") and not trains_cut:
+        options = self.options
+        if not options.repairs or (options.recover == "finetune" and not options.cuts):
             return raw, raw
         data = samples_to_fit(self.used, self.options)
         fitted = replace(raw, model=clone(raw.model))

@@ -20,9 +20,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.graph import clone
+from onnxprune.graph.flow import last_uses, read_values
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
-from onnxprune.runtime.pieces import last_uses, read_values
 
 __all__ = ["Block", "Kept", "blocks_of", "comparable", "extract", "own_inputs"]
 
@@ -69,7 +69,7 @@ def blocks_of(
     takes: str | None = None
     held: dict[str, None] = {}
     for place, node in enumerate(graph):
-        read = list(read_values(node, graph))
+        read = list(read_values(node))
         held.update((value.name or "", None) for value in read if value.name in trained)
         if any(value in made_of_weights or value.name in trained for value in read):
             made_of_weights.update(node.outputs)

@@ -153,6 +153,7 @@ def _in_pieces(
     if takes[0] != takes[1]:
         raise ModelError("the models take different inputs and cannot be compared")
     first, second = ([value.name or "" for value in model.graph.outputs] for model in (a, b))
+    declared = [list(value.shape or ()) for value in a.graph.outputs]
     places = [second.index(name) for name in matched_outputs(first, second)]
     if labelled is not None:
         feeds = list(labelled.batches(batch))
@@ -163,7 +164,7 @@ def _in_pieces(
     ys = outputs(a, feeds, providers, threads=threads)
     zs = [[z[k] for k in places] for z in outputs(b, feeds, providers, threads=threads)]
     return Comparison(
-        drift=tuple(drift_between(first, zip(ys, zs, strict=True))),
+        drift=tuple(drift_between(first, zip(ys, zs, strict=True), declared)),
         before=accuracy_of(first, ys, labelled, batch) if labelled else None,
         after=accuracy_of(first, zs, labelled, batch) if labelled else None,
         speed=None,

@@ -4,7 +4,8 @@ For each output, over all samples: the relative error |b - a| / |a| in the Frobe
 between the two, the largest difference, and how often they agree: on the largest entry of the last
 axis for floats (top-1), on the value itself for everything else.
 
-Sums are kept, not outputs, so memory does not grow with the number of samples.
+Sums are kept, not outputs, so memory does not grow with the number of samples. An output whose size depends on what is
+in the data (as many boxes as were found) is compared where it comes out as large in both.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Drift:
         cosine: Of the angle between the two outputs; 1 is the same direction, NaN as above.
         max_abs: Largest absolute difference of any element.
         agreement: Share of equal decisions, 0 to 1; NaN where the output has no elements.
+        other_size: For how many batches it came out in another size, which the data decide.
     """
 
     output: str
@@ -41,6 +43,7 @@ class Drift:
     cosine: float
     max_abs: float
     agreement: float
+    other_size: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """The figures as plain data; what is not finite becomes None."""
@@ -79,22 +82,26 @@ def drift(
     return drift_between(
         first,
         ((run(before, feed, first), run(after, feed, order)) for feed in feeds),
+        [value.shape for value in before.get_outputs()],
     )
 
 
 def drift_between(
-    names: Sequence[str], results: Iterable[tuple[Sequence[Any], Sequence[Any]]]
+    names: Sequence[str],
+    results: Iterable[tuple[Sequence[Any], Sequence[Any]]],
+    declared: Sequence[Sequence[Any]],
 ) -> list[Drift]:
     """`drift` of outputs that were computed already.
 
     Args:
         names: Names of the outputs.
         results: For each batch the outputs of the first model and those of the second, as in `names`.
+        declared: The sizes of each output, as far as they are fixed; others are no integers.
 
     Raises:
         ModelError: An output has another shape in the second model.
     """
-    totals = [_Total(name) for name in names]
+    totals = [_Total(name, sizes) for name, sizes in zip(names, declared, strict=True)]
     for first, second in results:
         for total, a, b in zip(totals, first, second, strict=True):
             total.add(a, b)
@@ -123,8 +130,9 @@ def _listed(inputs: Mapping[str, str]) -> str:
 class _Total:
     """Running sums of one output over the batches."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, declared: Sequence[Any]) -> None:
+        self.name, self.declared = name, declared
+        self.other_size = 0
         self.numeric = True
         self.squares_a = self.squares_b = self.product = self.squares_difference = 0.0
         self.largest = 0.0
@@ -133,7 +141,12 @@ class _Total:
     def add(self, a: Any, b: Any) -> None:
         a, b = _array(a), _array(b)
         if a.shape != b.shape:
-            raise ModelError(f"output {self.name!r} has shape {a.shape} in one, {b.shape} in other")
+            if not self._may_differ(a.shape, b.shape):
+                raise ModelError(
+                    f"output {self.name!r} has shape {a.shape} in one, {b.shape} in other"
+                )
+            self.other_size += 1
+            return
         self._add_decisions(a, b)
         self.numeric = self.numeric and a.dtype.kind not in "OUS" and b.dtype.kind not in "OUS"
         if not self.numeric or not a.size:
@@ -152,6 +165,13 @@ class _Total:
         self.squares_difference += float((y - x) @ (y - x))
         self.largest = max(self.largest, float(np.abs(y - x).max()))
 
+    def _may_differ(self, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+        """Whether two shapes differ only in sizes that the model leaves open."""
+        if len(a) != len(b) or (self.declared and len(self.declared) != len(a)):
+            return False
+        fixed = self.declared or [None] * len(a)
+        return not any(isinstance(n, int) and x != y for n, x, y in zip(fixed, a, b, strict=True))
+
     def _add_decisions(self, a: np.ndarray, b: np.ndarray) -> None:
         if a.dtype.kind in "fV" and a.ndim > 2 and a.shape[2:] == (1,) * (a.ndim - 2):
             a, b = (v.reshape(v.shape[:2]) for v in (a, b))  # classes of one place
@@ -162,14 +182,16 @@ class _Total:
 
     def result(self) -> Drift:
         agreement = self.agreed / self.decisions if self.decisions else math.nan
-        if not self.numeric:
-            return Drift(self.name, math.nan, math.nan, math.nan, agreement)
+        unseen = self.other_size and not self.decisions
+        if not self.numeric or unseen:
+            nan = math.nan
+            return Drift(self.name, nan, nan, nan, agreement, self.other_size)
         norm = math.sqrt(self.squares_a)
         error = math.sqrt(self.squares_difference)
         relative = error / norm if norm else (0.0 if not error else math.inf)
         both = math.sqrt(self.squares_a * self.squares_b)
         cosine = self.product / both if both else (1.0 if self.squares_a == self.squares_b else 0.0)
-        return Drift(self.name, relative, cosine, self.largest, agreement)
+        return Drift(self.name, relative, cosine, self.largest, agreement, self.other_size)
 
 
 def _array(value: Any) -> np.ndarray:

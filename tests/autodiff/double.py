@@ -21,7 +21,7 @@ import onnxruntime as ort
 from double_ops import OPS, wide
 from onnx.reference import ReferenceEvaluator
 
-from onnxprune.autodiff.control import captured_values
+from onnxprune.graph.flow import captured_values
 
 Array = np.ndarray[Any, Any]
 Evaluate = Callable[[Sequence[Array | None]], Sequence[Array]]

@@ -40,3 +40,20 @@ def test_scores_of_any_size_tell_a_small_error_from_a_large_one() -> None:
     reference = Reference([[scores]])
     small, large = (reference.moved([[scores + each * error]]) for each in (10, 200))
     assert 1e-7 < small < large / 100
+
+
+def test_outputs_whose_size_the_data_decide() -> None:
+    """Rows that are as long for all samples are compared, and count as gone where there are other ones."""
+    rows = np.random.default_rng(0).normal(0, 1, (5, 3, 2))
+    assert Reference([[rows[:2]], [rows[2:]]]).compares
+    assert not Reference([[rows[:, :2]], [rows]]).compares
+    assert not Reference([[np.float32(1)]]).compares
+    both = Reference([[rows, rows[:, :2]], [rows, rows]])
+    assert both.moved([[rows, rows], [rows, rows]]) == 0
+    gone = Reference([[rows]]).moved([[rows[:3]]])
+    assert gone == pytest.approx((rows**2).sum() / ((rows - rows.mean(0)) ** 2).sum())
+
+
+def test_what_is_no_number_has_moved_infinitely() -> None:
+    rows = np.ones((2, 3, 2), np.float32)
+    assert Reference([[rows]]).moved([[rows * np.nan]]) == np.inf

@@ -17,6 +17,7 @@ from onnxprune.runtime.sessions import session
 from onnxprune.steps import recovery
 from onnxprune.steps.lines import Stage
 from onnxprune.validate.accuracy import accuracy
+from tests.dims.exact import build
 from tests.dims.exact import session as plain_session
 from tests.models import DIGITS, linear
 
@@ -38,8 +39,8 @@ def silent(path: Path, layers: list[dict[str, object]]) -> onnx.ModelProto:
     model = onnx.load(path)
     for layer in layers:
         (add,) = (node for node in model.graph.node if layer["sum"] in node.output)
-        name = f"{layer['operand']}/none"
-        add.input[list(add.input).index(layer["operand"])] = name
+        name = f"{layer['sum']}/none"
+        add.input[int(str(layer["index"]))] = name
         zero = onnx.numpy_helper.from_array(np.zeros(1, "f4"), name)
         model.graph.initializer.append(zero)
     return model
@@ -77,21 +78,21 @@ def test_a_layer_leaves_its_mean_behind(tmp_path: Path) -> None:
     original, pruned = onnx.load(RESNET), onnx.load(tmp_path / "out.onnx")
     (add,) = (node for node in pruned.graph.node if row.name in node.output)
     (mean,) = (w for w in pruned.graph.initializer if w.name in add.input)
-    operand = mean.name.removesuffix("/mean")
+    (same,) = (node for node in original.graph.node if row.name in node.output)
+    operand = same.input[list(add.input).index(mean.name)]
     original.graph.output.append(onnx.helper.make_empty_tensor_value_info(operand))
     images = {"image": np.load(CALIBRATION)["image"]}
     *_, values = plain_session(original).run(None, images)
-    expected = values[:64].mean((0, 2, 3), keepdims=True)
+    expected = values.mean((0, 2, 3), keepdims=True)
     np.testing.assert_allclose(onnx.numpy_helper.to_array(mean), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_training_takes_them_further(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
-    report = prune(out, VIT, sparsity=0.7, recover="finetune", train={"epochs": 10})
-    assert len(report.layers) == 4
+    report = prune(out, sparsity=0.75, recover="finetune", train={"epochs": 20})
+    assert len(report.layers) == 3
     (training,) = (check for check in report.checks if check.name == "training")
-    assert training.values["best"]["loss"] < 0.9 * training.values["start"]["loss"]
-    assert top1(out) > 0.8
+    assert training.values["best"]["loss"] < 0.85 * training.values["start"]["loss"]
 
 
 def test_as_many_go_as_the_target_takes(tmp_path: Path) -> None:
@@ -163,3 +164,57 @@ def test_inspect_shows_the_layers_that_could_go() -> None:
     assert all(row.moved is None and row.params > 9000 for row in bare)
     assert [row.name for row in seen] == [row.name for row in bare]
     assert all(row.moved is not None and row.moved > 0 for row in seen)
+
+
+def test_rewinding_restores_weights_and_not_the_layers(tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    report = prune(out, sparsity=0.5, steps=2, recover="bias", rewind="weights")
+    assert len(report.layers) == 2
+    before = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(RESNET).graph.initializer}
+    after = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(out).graph.initializer}
+    assert len([name for name in after if name.endswith("/mean")]) == 2
+    assert all(np.array_equal(w, before[n]) for n, w in after.items() if not n.endswith("/mean"))
+
+
+def test_layers_within_layers_count_as_gone_with_them(tmp_path: Path) -> None:
+    text = """(float[N,6] x) => (float[N,6] y) {
+        a = MatMul(x, w)
+        b = MatMul(a, v)
+        s = Add(b, a)
+        c = MatMul(s, u)
+        t = Add(x, c)
+        d = MatMul(t, r)
+        y = Add(t, d)
+    }"""
+    onnx.save(build(text, w=(6, 6), v=(6, 6), u=(6, 6), r=(6, 6)), tmp_path / "m.onnx")
+    for sparsity in (0.34, 0.67, 0.99):
+        out = tmp_path / f"{sparsity}.onnx"
+        report = prune(out, tmp_path / "m.onnx", data="synthetic", sparsity=sparsity)
+        assert report.passed
+    assert [node.op_type for node in onnx.load(out).graph.node] in (["Add", "Add"], ["Add"] * 3)
+
+
+SOME_ROWS = """(float[N,6] x) => (float[%s] y) {
+    a = MatMul(x, w)
+    s = Add(x, a)
+    m = ReduceMax<axes=[1], keepdims=0>(s)
+    k = Greater(m, z)
+    %s
+}"""
+
+
+def test_an_output_may_change_its_size(tmp_path: Path) -> None:
+    """It has a row for each sample that the model takes for something."""
+    text = SOME_ROWS % ("M,6", "y = Compress<axis=0>(s, k)")
+    onnx.save(build(text, w=(6, 6), z=np.float32(0.5)), tmp_path / "m.onnx")
+    report = prune(tmp_path / "out.onnx", tmp_path / "m.onnx", data="synthetic", sparsity=0.99)
+    assert report.layers[0].moved is not None
+    assert report.layers[0].moved > 0
+
+
+def test_outputs_that_cannot_be_compared_say_nothing_of_layers(tmp_path: Path) -> None:
+    text = SOME_ROWS % ("6,M", "p = Compress<axis=0>(s, k)\n y = Transpose(p)")
+    onnx.save(build(text, w=(6, 6), z=np.float32(0.5)), tmp_path / "m.onnx")
+    with pytest.raises(NothingToPruneError, match="always as many"):
+        prune(tmp_path / "out.onnx", tmp_path / "m.onnx", data="synthetic", sparsity=0.99)
+    assert onnxprune.inspect(tmp_path / "m.onnx", data="synthetic").layers[0].moved is None

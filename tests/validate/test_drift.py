@@ -5,12 +5,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
 from onnxprune.errors import ModelError
 from onnxprune.runtime.sessions import session
 from onnxprune.validate.drift import Drift, drift
+from tests.dims.exact import build
 from tests.models import linear, random, write
 
 X = random(6, 4, seed=3)
@@ -107,6 +109,26 @@ def test_different_interfaces(tmp_path: Path) -> None:
 def test_different_shapes(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"output 'y' has shape \(6, 5\).*\(6, 4\)"):
         between(random(4, 5), random(4, 4), tmp_path)
+
+
+def test_a_size_that_the_data_decide_may_differ(tmp_path: Path) -> None:
+    text = """(float[N,4] x) => (float[M,4] y) {
+        s = MatMul(x, w)
+        m = ReduceMax<axes=[1], keepdims=0>(s)
+        k = Greater(m, z)
+        y = Compress<axis=0>(s, k)
+    }"""
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for path, bar in zip(paths, (0.0, 2.0), strict=True):
+        onnx.save(build(text, w=np.eye(4, dtype="f4"), z=np.float32(bar)), path)
+    few, many = np.full((3, 4), -1, "f4"), np.arange(12, dtype="f4").reshape(3, 4)
+    (result,) = drift(*map(session, paths), [{"x": many + 3}, {"x": few}, {"x": many}])
+    assert (result.other_size, result.relative_error, result.agreement) == (0, 0.0, 1.0)
+    (result,) = drift(*map(session, paths), [{"x": many + 3}, {"x": many - 2}])
+    assert (result.other_size, result.relative_error) == (1, 0.0)
+    (result,) = drift(*map(session, paths), [{"x": many - 2}])
+    assert result.other_size == 1
+    assert np.isnan(result.relative_error)
 
 
 def test_outputs_of_other_names_are_matched_by_place(tmp_path: Path) -> None:

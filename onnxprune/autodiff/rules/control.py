@@ -21,8 +21,8 @@ import onnx_ir as ir
 
 from onnxprune.autodiff.backward import backward, drop_unused
 from onnxprune.autodiff.builder import Ops, Tensor
-from onnxprune.autodiff.control import captured_values
 from onnxprune.autodiff.registry import Call, Gradients, vjp
+from onnxprune.graph.flow import captured_values
 
 _BRANCHES = ("then_branch", "else_branch")
 

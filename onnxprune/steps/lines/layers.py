@@ -4,36 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import trace
+from onnxprune.dims import Tracing, trace
 from onnxprune.errors import NothingToPruneError, ValidationError
 from onnxprune.graph import clone
+from onnxprune.graph.branches import Branch, branches, left_out, silenced
 from onnxprune.graph.cost import macs, nbytes, params
 from onnxprune.options import PruneOptions
-from onnxprune.plan.branches import Branch, branches, left_out, silenced
-from onnxprune.plan.layers import Try, portion, samples_to_look_at, tried
 from onnxprune.plan.reach import Stopwatch
 from onnxprune.plan.weight_plan import PLAN_FORMAT
+from onnxprune.plan.weights import is_excluded
 from onnxprune.progress import Progress
 from onnxprune.recover import refit
 from onnxprune.report import Cost, LayerRow, build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import Measured, measure
-from onnxprune.scores.moved import Outputs
+from onnxprune.scores.layers import Looking, looking_at, portion, tried
 from onnxprune.steps.lines.line import Stage, check_shapes
 from onnxprune.steps.outcome import Outcome
 from onnxprune.train.blocks import Kept
 from onnxprune.validate.equality import largest_error
+from onnxprune.validate.proof import draws
 
-__all__ = ["Layers", "LayersGone", "layer_row"]
+__all__ = ["LayerGone", "Layers", "branches_left", "layer_row"]
 
-LayersGone = tuple[tuple[Branch, LayerRow], ...]
-"""What is gone, in order, and what that saved and did."""
+
+@dataclass(frozen=True, eq=False)
+class LayerGone:
+    """A layer that was left out.
+
+    Attributes:
+        branch: What it was.
+        mean: What took its place, such as broadcasts; None: nothing.
+        row: What that saved and did.
+    """
+
+    branch: Branch
+    mean: np.ndarray | None
+    row: LayerRow
+
+
+LayersGone = tuple[LayerGone, ...]
+
+ROUNDING = 1e-9
+"""Of shares."""
 
 
 class Layers:
@@ -46,13 +67,18 @@ class Layers:
     def __init__(self, model: ir.Model, data: Dataset, options: PruneOptions) -> None:
         self.model, self.options = model, options
         self.measured = measure(model, {**data.shapes_of_one, **options.shapes})
-        self.count = len({branch.sum for branch in self._branches(model)})
+        self.sums = {branch.sum for branch in self._branches(model)}
         self._watch: Stopwatch | None = None
-        if not self.count:
+        if not self.sums:
             raise NothingToPruneError(
                 "nothing to prune: the model has no layers that a sum goes round (a residual connection), or all are"
                 " excluded"
             )
+
+    @cached_property
+    def tracing(self) -> Tracing:
+        """The Dims of the original."""
+        return trace(self.model, self.measured)
 
     def start(self) -> Stage[LayersGone]:
         """See `Line`."""
@@ -66,39 +92,47 @@ class Layers:
         progress: Progress,
         clock: Clock,
     ) -> Stage[LayersGone]:
-        """See `Line`."""
+        """See `Line`; the proof waits for the outcome."""
         model, gone = clone(stage.model), stage.gone
-        looked_at = samples_to_look_at(data, self.count, self._cost("macs")(self.model))
-        outputs = Outputs(self.model, looked_at, self.options.providers)
-        means = self.options.recover in ("bias", "lstsq", "finetune")
         with clock.step("choose"):
-            while not self._reached(model, gone, amount):
+            looking = self._looking(data)
+            while not self._reached(model, amount):
                 found = self._branches(model)
                 if not found:
                     raise NothingToPruneError(
                         f"the target {self.options.target} is out of reach: without all of its layers"
-                        f" {self._left(model, gone):.3f} of the model is left"
+                        f" {self._left(model):.3f} of the model is left"
                     )
-                tries = tried(model, found, outputs, self._saved(model, amount), progress, means)
-                for one in tries[: portion(self.count)]:
-                    if not self._reached(model, gone, amount) and one.branch in self._branches(
-                        model
-                    ):
-                        model, row = self._without(model, one)
-                        gone = (*gone, (one.branch, row))
+                tries = tried(model, found, looking, self._saved(model, amount), progress)
+                for one in tries[: portion(len(self.sums))]:
+                    if not self._reached(model, amount) and one.branch in self._branches(model):
+                        means = None if one.mean is None else {one.branch: one.mean}
+                        less = left_out(model, [one.branch], means)
+                        row = layer_row(model, less, one.branch, self.measured, one.moved)
+                        model, gone = less, (*gone, LayerGone(one.branch, one.mean, row))
         return Stage(model, gone)
 
     def rewound(self, gone: LayersGone) -> ir.Model:
         """See `Line`."""
-        return left_out(self.model, [branch for branch, _ in gone])
+        means = {one.branch: one.mean for one in gone if one.mean is not None}
+        return left_out(self.model, [one.branch for one in gone], means or None)
 
     def refit(self, stage: Stage[LayersGone], data: Dataset, progress: Progress) -> str:
         """See `Line`."""
         if self.options.recover == "bias":
             return f"{len(stage.gone)} layers left their means"
-        tracing = trace(self.model, self.measured)
         options = self.options
-        done = refit(tracing, {}, stage.model, data, progress, options.providers, options.seed)
+        changed = {one.branch.sum for one in stage.gone}
+        done = refit(
+            self.tracing,
+            {},
+            stage.model,
+            data,
+            progress,
+            options.providers,
+            options.seed,
+            changed,
+        )
         return f"{len(done)} weights were re-fitted on {len(data)} samples"
 
     def kept(self, gone: LayersGone) -> Kept | None:
@@ -116,19 +150,21 @@ class Layers:
             ValidationError: What is left is not the original with those layers silent.
         """
         options = self.options
-        gone = [branch for branch, _ in stage.gone]
+        gone = [one.branch for one in stage.gone]
         if not gone and options.target is None and options.fraction > 0:
             raise NothingToPruneError(
-                f"nothing to prune: at sparsity {options.fraction:g} none of {self.count} layers goes"
+                f"nothing to prune: at sparsity {options.fraction:g} none of {len(self.sums)} layers goes"
             )
         whole, silent = left_out(self.model, gone), silenced(self.model, gone)
         check_shapes(whole, stage.model)
         proof = largest_error(silent, whole, self.measured.inputs, options.seed)
         if not proof.holds:
-            raise ValidationError(
-                "leaving layers out is not the same as silencing them for this model (relative error"
-                f" {proof.error:.1e}); nothing was written"
+            why = (
+                "the model draws random numbers, and no two runs agree"
+                if draws(self.model)
+                else f"leaving layers out is not the same as silencing them (relative error {proof.error:.1e})"
             )
+            raise ValidationError(f"{why}; nothing was written")
         plan = {
             "format": PLAN_FORMAT,
             "granularity": "layer",
@@ -139,38 +175,66 @@ class Layers:
             stage.model,
             plan,
             self.measured,
-            layers=tuple(row for _, row in stage.gone),
+            layers=tuple(one.row for one in stage.gone),
             checks=(build.proof_check(proof, "leaving layers out equals silencing them"),),
             notes=stage.notes,
         )
 
     def to_json(self, gone: LayersGone) -> Any:
         """See `Line`."""
-        return [[asdict(branch), asdict(row)] for branch, row in gone]
+        return [
+            {
+                "branch": asdict(one.branch),
+                "mean": None if one.mean is None else one.mean.tolist(),
+                "dtype": None if one.mean is None else one.mean.dtype.name,
+                "row": asdict(one.row),
+            }
+            for one in gone
+        ]
 
     def from_json(self, plain: Any) -> LayersGone:
         """See `Line`."""
-        return tuple((Branch(**branch), LayerRow(**row)) for branch, row in plain)
+        return tuple(
+            LayerGone(
+                Branch(**one["branch"]),
+                None if one["mean"] is None else np.array(one["mean"], one["dtype"]),
+                LayerRow(**one["row"]),
+            )
+            for one in plain
+        )
 
     def _branches(self, model: ir.Model) -> list[Branch]:
-        return branches(model, self.measured.shapes_in(model), self.options.exclude)
+        """The layers that a model made from the original still has."""
+        return branches_left(model, self.measured, self.options)
 
-    def _left(self, model: ir.Model, gone: LayersGone) -> float:
+    def _looking(self, data: Dataset) -> Looking:
+        options = self.options
+        found = looking_at(
+            self.tracing, len(self.sums), data, options.repairs, options.providers, options.seed
+        )
+        if not found.outputs.reference.compares:
+            raise NothingToPruneError(
+                "nothing to prune: what a layer does is told by how far the model's outputs move, and none of them has"
+                " real numbers, always as many"
+            )
+        return found
+
+    def _left(self, model: ir.Model) -> float:
         """The share of the original that a model has left, in what the run counts in."""
         target = self.options.target
         if target is None:
-            return 1 - len(gone) / self.count
+            return len(self.sums & {each.sum for each in self._branches(model)}) / len(self.sums)
         if target.kind == "latency":
             if self._watch is None:
                 self._watch = Stopwatch(self.model, self.measured.inputs, self.options.providers)
-            return self._watch.ratio(model) if gone else 1.0
+            return self._watch.ratio(model)
         cost = self._cost(target.kind)
         return cost(model) / cost(self.model)
 
-    def _reached(self, model: ir.Model, gone: LayersGone, amount: float) -> bool:
+    def _reached(self, model: ir.Model, amount: float) -> bool:
         if self.options.target is None:
-            return len(gone) >= math.floor(amount * self.count + 0.5)
-        return self._left(model, gone) <= 1 - amount
+            amount = math.floor(amount * len(self.sums) + 0.5) / len(self.sums)
+        return self._left(model) <= 1 - amount + ROUNDING
 
     def _saved(self, model: ir.Model, amount: float) -> Callable[[ir.Model], float]:
         """What another model is smaller by, as far as that is asked for: a layer, or the kind of the target."""
@@ -191,11 +255,18 @@ class Layers:
                 return nbytes
         return lambda model: macs(model, self.measured.shapes_in(model))
 
-    def _without(self, model: ir.Model, one: Try) -> tuple[ir.Model, LayerRow]:
-        """A model without a layer, and what that saved."""
-        means = None if one.mean is None else {one.branch.key: one.mean}
-        less = left_out(model, [one.branch], means)
-        return less, layer_row(model, less, one.branch, self.measured, one.moved)
+
+def branches_left(model: ir.Model, measured: Measured, options: PruneOptions) -> list[Branch]:
+    """The layers that a model still has and that are not excluded.
+
+    Args:
+        model: The model.
+        measured: Shapes of the one that it was made from.
+        options: What is excluded.
+    """
+    return branches(
+        model, measured.shapes_in(model), lambda names: is_excluded(names, options.exclude)
+    )
 
 
 def layer_row(
