@@ -13,10 +13,10 @@ from onnxprune.calibrate.contraction import Contraction
 
 __all__ = ["Sums", "positions_seen"]
 
-ROWS_PER_COLUMN = 12
-"""Positions sampled for each column of W, over all samples; more tell nothing new."""
-FEWEST_ROWS = 4096
-"""Positions sampled at least, where there are so many."""
+ROWS_PER_COLUMN, FEWER_PER_COLUMN = 12, 4
+"""Positions sampled for each column of W, over all samples; more tell nothing new. Of very wide layers, at least."""
+FEWEST_ROWS, MANY_ROWS = 4096, 24576
+"""Positions sampled at least, where there are so many; and what is enough even for very wide layers."""
 
 SAMPLE_WORTH = 16
 """Independent rows that the positions of one sample are worth at most."""
@@ -42,7 +42,9 @@ class Sums:
         wide = x.astype(np.float64)
         self.count += x.shape[1]
         self.x = self.x + wide.sum(1)
-        self.xx = self.xx + _gram(wide)
+        if not self.xx.ndim:
+            self.xx = np.zeros((len(x), x.shape[2], x.shape[2]))
+        _add_gram(self.xx, wide)
         if t is not None:
             wide_t = t.astype(np.float64)
             self.t = self.t + wide_t.sum(1)
@@ -80,18 +82,21 @@ class Sums:
         return found
 
 
-def _gram(rows: Array) -> Array:
-    """The product x' x of every group; BLAS does half the work where it sees that both are one matrix."""
+def _add_gram(total: Array, rows: Array) -> None:
+    """Adds the product x' x of every group; BLAS does half the work where it sees that both are one matrix."""
     if len(rows) > FEW_GROUPS:
-        return np.asarray(np.einsum("gpk,gpl->gkl", rows, rows, optimize=True))
-    return np.stack([each.T @ each for each in rows])
+        total += np.einsum("gpk,gpl->gkl", rows, rows, optimize=True)
+        return
+    for group, each in zip(total, rows, strict=True):
+        group += each.T @ each
 
 
 def positions_seen(
     each: Contraction, columns: int, samples: int, positions: int, seed: int
 ) -> Array | None:
     """Which positions of every sample are looked at: the same for all, drawn once; None for all of them."""
-    wanted = -(-max(ROWS_PER_COLUMN * columns, FEWEST_ROWS) // samples)
+    rows = max(min(ROWS_PER_COLUMN * columns, MANY_ROWS), FEWER_PER_COLUMN * columns, FEWEST_ROWS)
+    wanted = -(-rows // samples)
     if wanted >= positions:
         return None
     name = sum(map(ord, each.node.outputs[0].name or ""))

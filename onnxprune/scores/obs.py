@@ -20,7 +20,7 @@ Errors are relative to the variance of y; a `Curve` says what loss of the model'
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -161,17 +161,10 @@ class Consumer:
     def errors(self, dim: Dim, indices: Sequence[int] | Array) -> Array:
         """The relative squared error that removing each index alone makes, float64, shape (len(indices),)."""
         found = np.zeros(len(indices))
-        blocks = [self._alive(self.columns[dim][j]) for j in indices]
         all_w, all_inverse = self.w, self.inverse
-        by_size: dict[int, list[int]] = {}
-        for k, block in enumerate(blocks):
-            by_size.setdefault(len(block), []).append(k)
-        for size, which in by_size.items():
-            if not size:
-                continue
-            b = np.stack([blocks[k] for k in which])
+        for which, b in self._blocks(dim, indices):
             for w, inverse in zip(all_w, all_inverse, strict=True):
-                if size == 1:
+                if b.shape[1] == 1:
                     error = (w[:, b[:, 0]] ** 2).sum(0) / inverse[b[:, 0], b[:, 0]]
                 else:
                     middle = np.linalg.inv(inverse[b[:, :, None], b[:, None, :]])
@@ -193,6 +186,24 @@ class Consumer:
             self._set(w)
         return loss
 
+    def _blocks(
+        self, dim: Dim, indices: Sequence[int] | Array
+    ) -> Iterator[tuple[Array | slice, Array]]:
+        """Where the columns of indices are now, (indices, columns of one), for those together that have as many."""
+        columns = [self.columns[dim][j] for j in indices]
+        if len({len(each) for each in columns}) == 1:
+            place = self.place[np.stack(columns)]
+            if (place >= 0).all():
+                yield slice(None), place
+                return
+        by_size: dict[int, list[int]] = {}
+        blocks = [self._alive(each) for each in columns]
+        for k, block in enumerate(blocks):
+            by_size.setdefault(len(block), []).append(k)
+        for size, which in by_size.items():
+            if size:
+                yield np.array(which), np.stack([blocks[k] for k in which])
+
     def _alive(self, columns: Array) -> Array:
         """Where columns are now; those that went with another Dim of the same axis are left out."""
         place = self.place[columns]
@@ -203,17 +214,21 @@ class Consumer:
         if not len(b):
             return 0.0
         all_w, all_inverse = self.w, self.inverse
-        stay = np.delete(np.arange(all_w.shape[2]), b)
-        error, w_new, inverse_new = 0.0, [], []
-        for w, inverse in zip(all_w, all_inverse, strict=True):
+        stay = np.ones(all_w.shape[2], bool)
+        stay[b] = False
+        left, error = int(stay.sum()), 0.0
+        w_new = all_w.compress(stay, 2)
+        inverse_new = np.empty((len(all_inverse), left, left))
+        for g, (w, inverse) in enumerate(zip(all_w, all_inverse, strict=True)):
             middle = np.linalg.inv(inverse[np.ix_(b, b)])
             part = w[:, b]
             change = part @ middle
             error += float((change * part).sum())
-            across = inverse[np.ix_(b, stay)]
-            w_new.append(w[:, stay] - change @ across)
-            inverse_new.append(inverse[np.ix_(stay, stay)] - across.T @ (middle @ across))
-        self._set(np.stack(w_new), np.stack(inverse_new))
+            across = inverse[b].compress(stay, 1)
+            w_new[g] -= change @ across
+            np.compress(stay, inverse.compress(stay, 0), 1, out=inverse_new[g])
+            inverse_new[g] -= across.T @ (middle @ across)
+        self._set(w_new, inverse_new)
         place = np.full(len(self.place), -1)
         alive = np.flatnonzero(self.place >= 0)
         alive = alive[~np.isin(self.place[alive], b)]
