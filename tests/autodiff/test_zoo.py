@@ -59,7 +59,7 @@ EXPONENTS = (6, 7, 8, 9, 5, 4, 3)
 """Of steps relative to the weights' size, in the order tried: kinks ask for small ones, rounding for large."""
 SATURATING = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"}
 PASSED_ON = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten"}
-MEMORY = 16
+MEMORY = 32
 """Times the forward values in float32, about what the oracle takes."""
 SMALLEST = 1e-9
 """Of a gradient, relative to that of the most sensitive weight: below, it is zero but for rounding."""
