@@ -40,3 +40,16 @@ def test_what_is_written_is_added_however_often(body: str, width: int) -> None:
         place.write(values, model.ir_version)
         (z,) = run(session(model), {"x": x})
         np.testing.assert_allclose(z, (2 + values)[None])
+
+
+def test_new_values_take_no_name_that_is_taken() -> None:
+    body = "p = Abs(x) q = Relu(x) h = MatMul(x, w) z = Mul(h, p)"
+    model = model_of(body, w=np.eye(2))
+    names = {node.outputs[0].name: node.outputs[0] for node in model.graph}
+    names["p"].name, names["q"].name = "h/bias", "h/biased"
+    (each,) = contractions(trace(model, measure(model, {"x": (1, 2)})))
+    place = bias_of(each, each.node, 2)
+    assert place is not None
+    place.write(np.array([1.0, 2.0]), model.ir_version)
+    (z,) = run(session(model), {"x": np.array([[3, -4]], np.float32)})
+    np.testing.assert_allclose(z, [[(3 + 1) * 3, (-4 + 2) * 4]])
