@@ -13,15 +13,17 @@ Sources: Huang et al., "Deep networks with stochastic depth", ECCV 2016 (residua
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.graph.cost import Shapes, is_contraction
+from onnxprune.graph.cost import LEARNED, Shapes, is_contraction, node_macs
 from onnxprune.graph.edit import Edit
 from onnxprune.graph.flow import fed_values, subgraphs
+from onnxprune.graph.weights import constant
 
 __all__ = ["Branch", "branches", "left_out", "silenced"]
 
@@ -38,11 +40,15 @@ class Branch:
         sum: The name of what the sum gives.
         index: Which operand it is.
         nodes: How many nodes go with it.
+        params: Elements of the weights that only they read.
+        macs: Multiply-accumulates of theirs.
     """
 
     sum: str
     index: int
-    nodes: int
+    nodes: int = field(compare=False)
+    params: int = field(compare=False)
+    macs: int = field(compare=False)
 
 
 def branches(
@@ -72,7 +78,9 @@ def branches(
             and not any(True for one in gone for _ in subgraphs(one))
             and not stays(_names(gone, fed))
         ):
-            found.append(Branch(node.outputs[0].name or "", index, len(gone)))
+            work = sum(node_macs(one, shapes) or 0 for one in gone)
+            name = node.outputs[0].name or ""
+            found.append(Branch(name, index, len(gone), _elements(gone), work))
     return found
 
 
@@ -162,6 +170,13 @@ def _weighs(node: ir.Node, fed: set[ir.Value]) -> bool:
     """Whether a node multiplies by weights."""
     given = [value for value in node.inputs if value is not None]
     return is_contraction(node.op_type) and any(value not in fed for value in given)
+
+
+def _elements(gone: Collection[ir.Node]) -> int:
+    """Elements of the weights that nobody reads but some nodes."""
+    read = {value for node in gone for value in node.inputs if value is not None}
+    tensors = [constant(value) for value in read if {user for user, _ in value.uses()} <= set(gone)]
+    return sum(math.prod(t.shape.numpy()) for t in tensors if t and t.dtype in LEARNED)
 
 
 def _names(gone: Iterable[ir.Node], fed: set[ir.Value]) -> set[str]:

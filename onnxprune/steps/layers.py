@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxprune.dims import Tracing
-from onnxprune.graph.branches import Branch, left_out
+from onnxprune.graph.branches import Branch
 from onnxprune.options import PruneOptions
 from onnxprune.progress import Progress
 from onnxprune.report import LayerRow
@@ -52,6 +52,4 @@ def layer_rows(
         if looking.outputs.reference.compares:
             tries = tried(model, found, looking, lambda _: 1.0, progress)
             moved = {one.branch: one.moved for one in tries}
-    return tuple(
-        layer_row(model, left_out(model, [each]), each, measured, moved.get(each)) for each in found
-    )
+    return tuple(layer_row(each, moved.get(each)) for each in found)

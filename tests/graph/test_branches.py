@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -44,7 +46,7 @@ def outputs(model: ir.Model, x: np.ndarray) -> np.ndarray:
 def test_the_branch_of_a_residual_block_goes_with_all_that_only_it_needs() -> None:
     model = loaded(RESIDUAL, **WEIGHTS)
     (branch,) = found(model)
-    assert branch == Branch("s", index=1, nodes=3)
+    assert asdict(branch) == {"sum": "s", "index": 1, "nodes": 3, "params": 30, "macs": 960}
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype("f4")
     without = left_out(model, [branch])
     assert [node.op_type for node in without.graph] == ["Relu"]
@@ -57,7 +59,9 @@ def test_the_branch_of_a_residual_block_goes_with_all_that_only_it_needs() -> No
 def test_what_it_goes_round_stays() -> None:
     """A second block: what the first gives reaches the sum by both of its operands."""
     text = RESIDUAL.replace("y = Relu(s)", "c = Conv(s, w)\n g = Conv(c, v)\n y = Add(s, g)")
-    assert found(loaded(text, **WEIGHTS)) == [Branch("s", 1, 3), Branch("y", 1, 2)]
+    first, second = found(loaded(text, **WEIGHTS))
+    assert (first.sum, first.index, first.nodes, first.params) == ("s", 1, 3, 0)  # of both
+    assert (second.sum, second.index, second.nodes, second.macs) == ("y", 1, 2, 960)
 
 
 def test_a_sum_of_two_is_an_addition() -> None:

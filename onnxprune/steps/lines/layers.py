@@ -107,9 +107,9 @@ class Layers:
                 for one in tries[: portion(len(self.sums))]:
                     if not self._reached(model, amount) and one.branch in self._branches(model):
                         means = None if one.mean is None else {one.branch: one.mean}
-                        less = left_out(model, [one.branch], means)
-                        row = layer_row(model, less, one.branch, self.measured, one.moved)
-                        model, gone = less, (*gone, LayerGone(one.branch, one.mean, row))
+                        model = left_out(model, [one.branch], means)
+                        row = layer_row(one.branch, one.moved)
+                        gone = (*gone, LayerGone(one.branch, one.mean, row))
         return Stage(model, gone)
 
     def rewound(self, gone: LayersGone) -> ir.Model:
@@ -269,15 +269,6 @@ def branches_left(model: ir.Model, measured: Measured, options: PruneOptions) ->
     )
 
 
-def layer_row(
-    model: ir.Model, less: ir.Model, branch: Branch, measured: Measured, moved: float | None
-) -> LayerRow:
-    """What a model is smaller by without a branch, and how far its outputs move."""
-    counted = [macs(each, measured.shapes_in(each)) for each in (model, less)]
-    return LayerRow(
-        name=branch.sum,
-        nodes=branch.nodes,
-        params=params(model) - params(less),
-        macs=counted[0] - counted[1],
-        moved=moved,
-    )
+def layer_row(branch: Branch, moved: float | None) -> LayerRow:
+    """What goes with a branch, and how far the outputs move."""
+    return LayerRow(branch.sum, branch.nodes, branch.params, branch.macs, moved)
