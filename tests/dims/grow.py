@@ -318,11 +318,14 @@ class Growing(Graph):
         self.emit("Reshape", [y, self.ints(0, 0, d * h)], (t, d * h))
 
     def condition(self, x: str, shape: Shape) -> None:
-        """An If whose branches read the value."""
+        """An If whose branches read the value.
+
+        The sum that decides is not held against 0: where a value and its negative are joined rounding alone would.
+        """
         if not self.sums(x):
             return
         total = self.emit("ReduceSum", [x], None, keepdims=0)
-        which = self.emit("Greater", [total, self.constant(np.array(0, "f4"))], None)
+        which = self.emit("Greater", [total, self.constant(np.array(0.1, "f4"))], None)
         self.count += 1
         branches = {}
         for branch, op in (("then", "Relu"), ("else", "Neg")):
