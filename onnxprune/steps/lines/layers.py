@@ -43,12 +43,12 @@ class LayerGone:
     Attributes:
         branch: What it was.
         mean: What took its place, such as broadcasts; None: nothing.
-        row: What that saved and did.
+        moved: How far the outputs were from the original's then.
     """
 
     branch: Branch
     mean: np.ndarray | None
-    row: LayerRow
+    moved: float
 
 
 LayersGone = tuple[LayerGone, ...]
@@ -108,8 +108,7 @@ class Layers:
                     if not self._reached(model, amount) and one.branch in self._branches(model):
                         means = None if one.mean is None else {one.branch: one.mean}
                         model = left_out(model, [one.branch], means)
-                        row = layer_row(one.branch, one.moved)
-                        gone = (*gone, LayerGone(one.branch, one.mean, row))
+                        gone = (*gone, LayerGone(one.branch, one.mean, one.moved))
         return Stage(model, gone)
 
     def rewound(self, gone: LayersGone) -> ir.Model:
@@ -155,8 +154,13 @@ class Layers:
             raise NothingToPruneError(
                 f"nothing to prune: at sparsity {options.fraction:g} none of {len(self.sums)} layers goes"
             )
-        whole, silent = left_out(self.model, gone), silenced(self.model, gone)
-        check_shapes(whole, stage.model)
+        whole = stage.model
+        if (
+            options.recover != "none"
+        ):  # then it is another function, and only its shapes can be held against the plan
+            whole = left_out(self.model, gone)
+            check_shapes(whole, stage.model)
+        silent = silenced(self.model, gone)
         proof = largest_error(silent, whole, self.measured.inputs, options.seed)
         if not proof.holds:
             why = (
@@ -175,7 +179,7 @@ class Layers:
             stage.model,
             plan,
             self.measured,
-            layers=tuple(one.row for one in stage.gone),
+            layers=tuple(layer_row(one.branch, one.moved) for one in stage.gone),
             checks=(build.proof_check(proof, "leaving layers out equals silencing them"),),
             notes=stage.notes,
         )
@@ -187,7 +191,7 @@ class Layers:
                 "branch": asdict(one.branch),
                 "mean": None if one.mean is None else one.mean.tolist(),
                 "dtype": None if one.mean is None else one.mean.dtype.name,
-                "row": asdict(one.row),
+                "moved": one.moved,
             }
             for one in gone
         ]
@@ -198,7 +202,7 @@ class Layers:
             LayerGone(
                 Branch(**one["branch"]),
                 None if one["mean"] is None else np.array(one["mean"], one["dtype"]),
-                LayerRow(**one["row"]),
+                one["moved"],
             )
             for one in plain
         )
