@@ -7,8 +7,7 @@ usual sizes until onnxruntime runs the model; the batch stays 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import combinations
 
@@ -17,6 +16,14 @@ import onnx_ir as ir
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.graph import constant
+from onnxprune.runtime.open_axes import (
+    OpenAxis,
+    Shapes,
+    graph_inputs,
+    open_axes,
+    shaped,
+    symbol_sizes,
+)
 from onnxprune.runtime.sessions import run, session
 
 __all__ = [
@@ -29,12 +36,12 @@ __all__ = [
     "varied_shapes",
 ]
 
-Shapes = Mapping[str, Sequence[int]]
-
 SPATIAL = (64, 224, 256, 320, 416, 512, 640, 960, 128, 32, 28, 16, 8, 1)
 """Tried for open axes of inputs of four and more axes."""
 SEQUENCE = (8, 16, 32, 64, 100, 128, 256, 512, 576, 1024, 1536, 2048, 16000, 1)
 """Tried for open axes of inputs of up to three axes."""
+LONGEST = 2048
+"""The most tokens that are tried: attention sees them in pairs."""
 MOST_ELEMENTS = 1 << 24
 """Shapes with more elements in all are not tried."""
 MOST_DOWNSTREAM = 8
@@ -43,11 +50,6 @@ MOST_OPEN = 5
 """With more open axes than this, not every combination is tried."""
 CHANNELS = (3, 1)
 """Tried for an open second axis of inputs of four and more axes, after the sizes of the others."""
-
-
-def graph_inputs(model: ir.Model) -> list[ir.Value]:
-    """The inputs that a caller feeds: those that are no initializers."""
-    return [value for value in model.graph.inputs if value.const_value is None]
 
 
 def random_inputs(
@@ -124,18 +126,12 @@ def varied_shapes(
     model: ir.Model, given: Shapes, found: Shapes
 ) -> Iterator[dict[str, tuple[int, ...]]]:
     """Shapes that a model may run on where it ran on `found`: one of the open axes has another usual size."""
-    opened = _open_axes(model, given)
-    for symbol, axis in sorted(opened.items(), key=lambda item: item[1].first):
+    sizes = symbol_sizes(model, found)
+    kept = {name: found[name] for name in given}
+    for symbol, axis in sorted(open_axes(model, given).items(), key=lambda item: item[1].first):
         for n in SPATIAL if axis.image else SEQUENCE:
-            shapes = {}
-            for value in graph_inputs(model):
-                name = value.name or ""
-                old, free = found[name], value.shape is not None and name not in given
-                shapes[name] = tuple(
-                    n if free and _symbol(value, k) == symbol else size
-                    for k, size in enumerate(old)
-                )
-            yield shapes
+            if n <= LONGEST or not axis.whole:
+                yield shaped(model, kept, sizes | {symbol: n})
 
 
 def random_feed(model: ir.Model, shapes: Shapes, seed: int) -> dict[str, np.ndarray]:
@@ -177,7 +173,7 @@ def _checked(model: ir.Model, shapes: Shapes) -> Shapes:
 
 def _candidates(model: ir.Model, given: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
     """Every size for the open axes with first axes of 1; then, size by size, with any of the open axes of 1."""
-    opened = _open_axes(model, given)
+    opened = open_axes(model, given)
     asked = _asked_by_weights(model)
     spatial, sequence, channels = (
         tuple(dict.fromkeys(x + asked)) for x in (SPATIAL, SEQUENCE, CHANNELS)
@@ -220,61 +216,21 @@ def _asked_by_weights(model: ir.Model) -> tuple[int, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class _OpenAxis:
-    """An open axis (or several of one symbolic name)."""
-
-    first: bool
-    channel: bool
-    image: bool
-
-
-def _symbol(value: ir.Value, k: int) -> str | None:
-    """The name of an open axis, None where its size is declared; axes without a name are one each."""
-    assert value.shape is not None
-    declared = value.shape[k]
-    if isinstance(declared, int):
-        return None if declared > 0 else f"{value.name}[{k}]"
-    return declared.value or f"{value.name}[{k}]"
-
-
-def _open_axes(model: ir.Model, given: Shapes) -> dict[str, _OpenAxis]:
-    found: dict[str, _OpenAxis] = {}
-    for value in graph_inputs(model):
-        rank = len(value.shape) if value.shape is not None and value.name not in given else 0
-        for k in range(rank):
-            symbol = _symbol(value, k)
-            if symbol is not None and symbol not in found:
-                found[symbol] = _OpenAxis(k == 0, rank >= 4 and k == 1, rank >= 4)
-    return found
-
-
 def _filled(
     model: ir.Model,
     given: Shapes,
-    opened: Mapping[str, _OpenAxis],
+    opened: Mapping[str, OpenAxis],
     single: frozenset[str],
     sizes: tuple[int, int, int],
 ) -> dict[str, tuple[int, ...]]:
     """Sizes (of images, of sequences, of channels) for every open axis but those in `single`, which get 1."""
     spatial, sequence, channels = sizes
 
-    def chosen(symbol: str) -> int:
-        axis = opened[symbol]
+    def chosen(symbol: str, axis: OpenAxis) -> int:
         if symbol in single:
             return 1
-        return channels if axis.channel else spatial if axis.image else sequence
+        if axis.channel:
+            return channels
+        return spatial if axis.image else min(sequence, LONGEST) if axis.whole else sequence
 
-    found = {}
-    for value in graph_inputs(model):
-        name = value.name or ""
-        if name in given:
-            found[name] = tuple(given[name])
-            continue
-        axes = range(len(value.shape)) if value.shape is not None else ()
-        symbols = [_symbol(value, j) for j in axes]
-        found[name] = tuple(
-            int(str(value.shape[j])) if symbol is None else chosen(symbol)  # type: ignore[index]
-            for j, symbol in zip(axes, symbols, strict=True)
-        )
-    return found
+    return shaped(model, given, {symbol: chosen(symbol, axis) for symbol, axis in opened.items()})

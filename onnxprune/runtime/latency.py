@@ -79,7 +79,7 @@ def measure(
         sessions: What to time.
         feeds: Input name to array, one for each session.
         seconds: Time after which no new round begins, warm-up included.
-        warmup: Rounds at the start that do not count.
+        warmup: Rounds at the start that do not count, but of runs that take long.
         least: Rounds that are timed in any case.
         most: Rounds after which it ends early.
 
@@ -104,7 +104,7 @@ def measure(
             row[index] = time.perf_counter() - start
         last = row
         order.reverse()
-        if spent >= warmup:
+        if spent >= warmup or min(row) >= LONG:
             rounds.append(row)
         spent += 1
     return np.array(rounds)

@@ -2,8 +2,8 @@
 
 Shape inference stops at ops it does not know and believes stale annotations; onnxruntime cannot be wrong about what it
 computed. So a `Shape` node is put behind every value and the model is run once. Bodies of If, Loop and Scan are run on
-their own, on what they capture. A second run with other sizes for the open axes of the inputs tells the integers that
-depend on them.
+their own, on what they capture. Another run with other sizes for the open axes of the inputs tells the integers that
+depend on them (several runs, where the model does not take other sizes on all of them at once).
 
 Where the weights are large, stand-ins of the same shape that onnxruntime makes while it runs take their place: their
 values do not matter here, and no gigabyte is read.
@@ -11,7 +11,6 @@ values do not matter here, and no gigabyte is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import numpy as np
@@ -20,13 +19,8 @@ import onnx_ir as ir
 from onnxprune.errors import ModelError
 from onnxprune.graph import weights
 from onnxprune.graph.flow import bodies_by_node
-from onnxprune.runtime.inputs import (
-    Shapes,
-    graph_inputs,
-    random_feed,
-    running_shapes,
-    varied_shapes,
-)
+from onnxprune.runtime.inputs import Shapes, random_feed, running_shapes, varied_shapes
+from onnxprune.runtime.open_axes import doubled
 from onnxprune.runtime.probe import Measured, Probe, is_small
 
 __all__ = ["Measured", "measure"]
@@ -38,7 +32,7 @@ MOST_TRIES = 16
 
 
 def measure(model: ir.Model, shapes: Shapes | None = None) -> Measured:
-    """Runs the model once (twice where inputs have open axes) and reads off what it did.
+    """Runs the model once (again where inputs have open axes) and reads off what it did.
 
     Args:
         model: A model without local functions. It is not changed.
@@ -60,7 +54,7 @@ def measure(model: ir.Model, shapes: Shapes | None = None) -> Measured:
             array = weight.array()
             measured.values[weight.value] = array
             measured.fixed[weight.value] = np.ones(array.shape, bool)
-    for other in _other_shapes(model, measured.inputs) if followed else ():
+    for k, other in enumerate(doubled(model, measured.inputs) if followed else ()):
         try:
             second = Measured()
             probe.read(random_feed(probe.model, other, 0), second)
@@ -70,7 +64,8 @@ def measure(model: ir.Model, shapes: Shapes | None = None) -> Measured:
             array = second.values.get(value, first)
             same = first == array if first.shape == array.shape else np.zeros(first.shape, bool)
             measured.fixed[value] = measured.fixed[value] & same
-        break
+        if k == 0:
+            break  # all that may change did
     return measured
 
 
@@ -121,23 +116,3 @@ def _unseen(body: ir.Graph, measured: Measured) -> int:
         for v in node.outputs
         if v.name
     )
-
-
-def _other_shapes(
-    model: ir.Model, found: Mapping[str, tuple[int, ...]]
-) -> Iterator[dict[str, tuple[int, ...]]]:
-    """The same with other sizes on the open axes: on all, on the first of each input, on all but those."""
-
-    def doubled(value: ir.Value, which: slice) -> tuple[int, ...]:
-        declared = list(value.shape.dims) if value.shape is not None else []
-        sizes = list(found[value.name or ""])
-        for k in range(len(sizes))[which]:
-            known = declared[k]
-            if not isinstance(known, int) or known <= 0:
-                sizes[k] *= 2
-        return tuple(sizes)
-
-    for which in (slice(None), slice(0, 1), slice(1, None)):
-        other = {value.name or "": doubled(value, which) for value in graph_inputs(model)}
-        if other != dict(found):
-            yield other

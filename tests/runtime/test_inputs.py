@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.runtime.inputs import (
+    candidate_shapes,
     graph_inputs,
     random_feed,
     random_inputs,
@@ -41,6 +43,37 @@ def test_images_and_sequences_with_one_name_for_one_size() -> None:
     assert shapes["image"][0] == shapes["text"][0] == 1
     assert shapes["image"][1] == 3
     assert min(shapes["image"][2:]) >= 3
+
+
+def test_sizes_that_are_sums_follow_from_their_terms() -> None:
+    """Key-value caches: no other size of the mask fits the other two."""
+    model = loaded(
+        """(float[N,past,4] old, float[N,T,4] new, float[N,M] mask) => (float[N,L,4] y) {
+            all = Concat<axis=1>(old, new)
+            m = Unsqueeze(mask, last)
+            y = Mul(all, m)
+        }""",
+        last=np.array([2]),
+    )
+    graph_inputs(model)[2].shape = ir.Shape(["N", "past + T"])
+    shapes = next(running_shapes(model))
+    assert shapes["old"][1] > 1
+    assert shapes["mask"][1] == shapes["old"][1] + shapes["new"][1]
+
+
+def test_names_that_are_no_expressions_are_names() -> None:
+    model = loaded("(float[N,6] x) => (float[N,6] y) { y = Relu(x) }")
+    graph_inputs(model)[0].shape = ir.Shape(["batch-size", 6])
+    assert next(running_shapes(model)) == {"x": (1, 6)}
+
+
+def test_tokens_are_not_tried_by_the_second_of_sound() -> None:
+    text, sound = (
+        loaded(f"({kind}[N, S] x) => ({kind}[N, S] y) {{ y = Identity(x) }}")
+        for kind in ("int64", "float")
+    )
+    for model, most in ((text, 2048), (sound, 16000)):
+        assert max(shapes["x"][1] for shapes in candidate_shapes(model, {})) == most
 
 
 def test_declared_sizes_and_given_shapes_are_kept() -> None:

@@ -50,6 +50,24 @@ def test_which_integers_depend_on_the_sizes_of_the_inputs() -> None:
     assert constant(measured, model, "c2") == [2]
 
 
+def test_integers_change_with_one_axis_where_the_others_cannot() -> None:
+    """The second axis has to be 6 for the weight: only the first and the third can have other sizes."""
+    model = loaded(
+        """(float[N,C,T] x) => (float[N,T,8] y, int64[K] times) {
+            turned = Transpose<perm=[0,2,1]>(x)
+            y = MatMul(turned, w)
+            times = Shape<start=2>(x)
+            channels = Shape<start=1,end=2>(x)
+            batch = Shape<end=1>(x)
+        }""",
+        w=(6, 8),
+    )
+    measured = measure(model, {"x": (1, 6, 8)})
+    assert constant(measured, model, "times") is None
+    assert constant(measured, model, "batch") is None
+    assert constant(measured, model, "channels") == [6]
+
+
 def test_fixed_inputs_make_all_of_them_fixed() -> None:
     model = loaded(
         "(float[2,3] x) => (float[6] y) { s = Shape(x) p = ReduceProd(s) y = Reshape(x, p) }"
