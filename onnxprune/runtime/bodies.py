@@ -53,8 +53,10 @@ def body_feed(
     if node.op_type == "Loop":
         given[:2] = [np.asarray(0, np.int64), np.asarray(True)]
     elif node.op_type == "Scan":
-        states = len(given) - node.attributes["num_scan_inputs"].as_int()
-        given = [a if k < states or a is None else a[0] for k, a in enumerate(given)]
+        count = node.attributes["num_scan_inputs"].as_int()
+        axes = node.attributes.get_ints("scan_input_axes", [0] * count)
+        scanned = zip(given[-count:], axes, strict=True)
+        given[-count:] = [None if a is None else a.take(0, axis) for a, axis in scanned]
     elif node.op_type == "If":
         given = []
     feed = {}

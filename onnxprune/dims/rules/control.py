@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -32,50 +32,58 @@ def if_(node: Context) -> None:
 def loop(node: Context) -> None:
     """Inputs and body inputs: trip count, condition, carried; body outputs: condition, carried, scanned."""
     body = node.attr("body")
-    _iterate(node, body, node.input_count, range(2, node.input_count), body.outputs[1:])
+    carried = dict.fromkeys(range(2, node.input_count))
+    scanned = [0] * (node.output_count - len(carried))
+    _iterate(node, body, carried, body.outputs[1:], [*carried.values(), *scanned])
 
 
 @axes("Scan")
 def scan(node: Context) -> None:
-    """As Loop, with inputs taken slice by slice along their first axis."""
-    body = node.attr("body")
-    if node.opset < 9 or any(
-        any(node.attr(name, ())) for name in ("scan_input_axes", "scan_output_axes")
-    ):
-        node.freeze_all("Scan along other axes than the first")
+    """As Loop, with inputs taken slice by slice too; every scanned value along an axis of its own."""
+    if node.opset < 9:
+        node.freeze_all("Scan of batches")
         return
-    states = node.input_count - node.attr("num_scan_inputs")
-    _iterate(node, body, states, range(node.input_count), body.outputs)
+    body, count = node.attr("body"), node.attr("num_scan_inputs")
+    carried: list[int | None] = [None] * (node.input_count - count)
+    into = [*carried, *node.attr("scan_input_axes", [0] * count)]
+    scanned = node.attr("scan_output_axes", [0] * (node.output_count - len(carried)))
+    _iterate(node, body, dict(enumerate(into)), body.outputs, [*carried, *scanned])
 
 
 def _iterate(
-    node: Context, body: ir.Graph, states: int, inputs: range, outputs: Sequence[ir.Value]
+    node: Context,
+    body: ir.Graph,
+    into: Mapping[int, int | None],
+    outputs: Sequence[ir.Value],
+    out_of: Sequence[int | None],
 ) -> None:
-    """Carried values are the same before, inside and after; scanned ones have a first axis more outside.
+    """Carried values are the same before, inside and after; scanned ones have an axis more outside.
 
     Args:
         node: The Loop or Scan.
         body: Its body, whose inputs stand as those of the node do.
-        states: Inputs before this one are carried.
-        inputs: Which inputs go into the body.
+        into: Which inputs go into the body, and along which axis they are scanned; None: carried.
         outputs: The outputs of the body that the node gives: those carried, then those scanned.
+        out_of: Along which axes the outputs are scanned; None: carried.
     """
     inside = node.tracer.axes_of
-    carried = [i for i in inputs if i < states]
-    for i in inputs:
-        _same(node, _each(node, node.axes(i) or (), i >= states), inside(body.inputs[i]))
+    for i, along in into.items():
+        _same(node, _each(node, node.axes(i) or (), along), inside(body.inputs[i]))
     node.tracer.walk(body)
-    for k, value in enumerate(outputs):
-        _same(node, _each(node, node.out(k), k >= len(carried)), inside(value))
+    for k, (value, along) in enumerate(zip(outputs, out_of, strict=False)):
+        _same(node, _each(node, node.out(k), along), inside(value))
+    carried = [i for i, along in into.items() if along is None]
     for i, value in zip(carried, outputs, strict=False):
         _same(node, inside(body.inputs[i]), inside(value))
 
 
-def _each(node: Context, axes: tuple[Axis, ...], scanned: bool) -> tuple[Axis, ...]:
-    """The axes of what is inside at one iteration; those iterated over stay."""
-    for axis in axes[:scanned]:
-        node.freeze(axis)
-    return axes[scanned:]
+def _each(node: Context, axes: tuple[Axis, ...], along: int | None) -> tuple[Axis, ...]:
+    """The axes of what is inside at one iteration; one that is iterated over stays."""
+    if along is None or not axes:
+        return axes
+    along %= len(axes)
+    node.freeze(axes[along])
+    return (*axes[:along], *axes[along + 1 :])
 
 
 def _same(node: Context, a: tuple[Axis, ...], b: tuple[Axis, ...]) -> None:

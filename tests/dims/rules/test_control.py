@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import pytest
 from onnx import helper
 
+from onnxprune.dims import registry
 from tests.dims.exact import assert_cut_equals_mask, build
 
 
@@ -220,9 +223,9 @@ def test_a_loop_in_a_loop_that_reads_a_value_from_outside_both() -> None:
     assert cut.shape("k") == (4,)
 
 
-def test_what_a_body_reads_is_frozen_with_its_node() -> None:
-    """A Scan along another axis than the first has no rule; its body reads a value and a weight from outside."""
-    model = build(
+def scan_that_reads_from_outside() -> onnx.ModelProto:
+    """Along the second axis; its body reads a value and a weight from outside."""
+    return build(
         """(float[2,3,6] x) => (float[2,3,5] y) {
             h = MatMul(x, w0)
             a = MatMul(h, w1)
@@ -248,7 +251,18 @@ def test_what_a_body_reads_is_frozen_with_its_node() -> None:
         w3=(8, 8),
         w4=(8, 5),
     )
-    cut = assert_cut_equals_mask(model)
+
+
+def test_scanned_along_another_axis_than_the_first() -> None:
+    cut = assert_cut_equals_mask(scan_that_reads_from_outside())
+    assert cut.shape("w1") == (5, 4)
+    assert cut.shape("w2") == (4, 4)
+    assert cut.shape("x0") == (4,)
+
+
+def test_what_a_body_reads_is_frozen_with_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(registry._RULES, ("", "Scan"))
+    cut = assert_cut_equals_mask(scan_that_reads_from_outside())
     assert cut.shape("w1") == (5, 8)
     assert cut.shape("w2") == (8, 8)
     assert cut.shape("w4") == (4, 5)
