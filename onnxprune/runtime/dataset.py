@@ -101,7 +101,10 @@ def hold_aside(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
     unit = data.fixed_batch or 1
     count = max(1, round(share * len(data) / unit)) * unit
     if count >= len(data):
-        raise DataError(f"{len(data)} samples are too few to work on some and hold others aside")
+        told = f": the model takes {unit} at once" if unit > 1 else ""
+        raise DataError(
+            f"{len(data)} samples are too few to work on some and hold others aside{told}"
+        )
     order = np.random.default_rng([seed, 1]).permutation(len(data))
     return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
 

@@ -59,7 +59,8 @@ def synthetic(
         model: Any model.
         seed: Of the noise.
         shapes: Shapes for some inputs, by name; others are found by trying.
-        count: How many, rounded up to whole batches; None: 200, or fewer where the model is large.
+        count: How many, rounded up to whole batches, of which there are two at least; None: 200, or fewer where the
+            model is large.
 
     Raises:
         ModelError: onnxruntime runs the model on none of the shapes tried.
@@ -69,6 +70,7 @@ def synthetic(
     batch = _batch(model, sizes)
     if count is None:
         count = _count(model, sizes, batch)
+        count = max(count, 2 * (batch or 1))  # some to work on, others held aside
     entries = count if batch is None else -(-count // batch)
     arrays, kinds = {}, []
     for value in graph_inputs(model):

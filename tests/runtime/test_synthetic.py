@@ -9,6 +9,8 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune.errors import DataError
+from onnxprune.runtime.dataset import hold_aside
 from onnxprune.runtime.scale import input_scale
 from onnxprune.runtime.sessions import run, session
 from onnxprune.runtime.synthetic import image_noise, synthetic
@@ -69,6 +71,14 @@ def test_images_of_both_layouts_and_of_fixed_batches(shape: str, entries: tuple[
     data = synthetic(model, count=10)
     assert data.inputs["x"].shape == entries
     assert "1/f" in data.note
+
+
+def test_some_of_a_large_fixed_batch_can_be_held_aside() -> None:
+    model = loaded("(float[300,6] x) => (float[300,4] y) { y = MatMul(x, w) }", w=(6, 4))
+    data = synthetic(model)
+    assert [len(part) for part in hold_aside(data, 0.25, 0)] == [300, 300]
+    with pytest.raises(DataError, match=r"300 samples are too few .* the model takes 300 at once"):
+        hold_aside(data.take(300), 0.25, 0)
 
 
 def test_a_fixed_axis_that_the_output_does_not_have_is_left_whole() -> None:
