@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import OptionError
-from onnxprune.options import PruneOptions
-from onnxprune.plan.granularity import NM
+from onnxprune.options import NM, PruneOptions
 
 
 @pytest.mark.parametrize("sparsity", [1, 1.0, 7, -0.1, math.nan, math.inf, "0.5", True])

@@ -1,4 +1,4 @@
-"""Targets: what must be left of a model, and what each index of a Dim costs in that currency.
+"""Budgets: what each index of a Dim costs in the currency of a target.
 
 A cost is a sum of terms (nodes, or weights), each a function of how many indices a few Dims keep; so what an index
 costs is asked of the few terms that its Dim is part of, as often as a search likes.
@@ -13,60 +13,20 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxprune.dims import Axis, Dim, Tracing, leaves, size
-from onnxprune.errors import OptionError
 from onnxprune.graph.cost import LEARNED, Shape, node_macs
 
 __all__ = [
     "COSTS",
-    "KINDS",
     "Cost",
     "Kept",
-    "Target",
     "Term",
     "bytes_cost",
     "macs_cost",
     "nodes_cost",
     "params_cost",
-    "parse_target",
 ]
 
-KINDS = ("macs", "params", "bytes", "latency", "drop")
 Kept = Mapping[Dim, int]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What may be left, as a fraction of the original, or what of its accuracy may be lost.
-
-    Attributes:
-        kind: `macs`, `params`, `bytes`, `latency` or `drop`.
-        value: The fraction, above 0 and at most 1; of `drop` below 1.
-    """
-
-    kind: str
-    value: float
-
-    def __str__(self) -> str:
-        return f"{self.kind}={self.value:g}"
-
-
-def parse_target(text: str) -> Target:
-    """The target in `macs=0.5`.
-
-    Raises:
-        OptionError: It is no such text.
-    """
-    kind, equals, number = text.partition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not equals or kind.strip() not in KINDS or not 0 < value <= 1:
-        kinds = ", ".join(f"{each}=0.5" for each in KINDS)
-        raise OptionError(
-            f"a target is one of {kinds}, a fraction above 0 and at most 1, not {text!r}"
-        )
-    return Target(kind.strip(), value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.options import NM, Block
 from onnxprune.plan.contraction import Axes
-from onnxprune.plan.granularity import NM, Block
 from onnxprune.scores.criterion import Array, Criterion
 
 __all__ = ["BoolArray", "Layout", "block_saliency", "nm_mask", "spread_blocks"]

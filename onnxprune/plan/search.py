@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut
 from onnxprune.errors import NothingToPruneError, OnnxPruneError, OptionError
-from onnxprune.options import PruneOptions
+from onnxprune.options import PruneOptions, Target
 from onnxprune.plan.balance import balanced
-from onnxprune.plan.budget import COSTS, Target
+from onnxprune.plan.budget import COSTS
 from onnxprune.plan.channels import choose, kept_counts
 from onnxprune.plan.reach import Pace
 from onnxprune.plan.recipe import Recipe

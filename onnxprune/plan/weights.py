@@ -19,9 +19,8 @@ import onnx_ir as ir
 
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.graph import Weight, weights
-from onnxprune.options import PruneOptions
+from onnxprune.options import NM, Block, Channel, PruneOptions
 from onnxprune.plan.contraction import Operand, operands
-from onnxprune.plan.granularity import NM, Block, Channel
 from onnxprune.plan.masks import BoolArray, Layout, block_saliency, nm_mask, spread_blocks
 from onnxprune.plan.select import Cut, fraction_of, least
 from onnxprune.plan.weight_plan import Mask, WeightPlan

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.plan.granularity import NM
+from onnxprune.options import NM
 
 __all__ = ["BLOCK", "Fraction", "Pattern", "sparse_rows"]
 

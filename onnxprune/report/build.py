@@ -17,8 +17,7 @@ from onnxprune.dims import Dim, Keep, Tracing
 from onnxprune.dims.spec import POSITIONS
 from onnxprune.graph import data_file
 from onnxprune.graph.cost import macs, params
-from onnxprune.options import PruneOptions
-from onnxprune.plan.budget import Target
+from onnxprune.options import PruneOptions, Target
 from onnxprune.plan.channels import macs_left
 from onnxprune.plan.weight_plan import WeightPlan
 from onnxprune.report.data import (

@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxprune.dims import Keep, Tracing
-from onnxprune.options import PruneOptions
-from onnxprune.plan.granularity import NM
+from onnxprune.options import NM, PruneOptions
 from onnxprune.plan.weight_plan import Mask, WeightPlan
 from onnxprune.progress import Progress
 from onnxprune.recover import Fraction, Pattern, compensate_zeros, correct_biases, refit

@@ -19,9 +19,8 @@ import onnx_ir as ir
 
 from onnxprune.calibrate import contractions
 from onnxprune.graph import clone
-from onnxprune.options import PruneOptions
+from onnxprune.options import Channel, PruneOptions
 from onnxprune.plan.channels import macs_left
-from onnxprune.plan.granularity import Channel
 from onnxprune.progress import Prefixed, Progress
 from onnxprune.recover import Original, Refitted, correct_biases, fit
 from onnxprune.report import TrialRow

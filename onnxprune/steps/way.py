@@ -8,8 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxprune.graph import inline
-from onnxprune.options import PruneOptions
-from onnxprune.plan.granularity import Channel, Layer
+from onnxprune.options import Channel, Layer, PruneOptions
 from onnxprune.progress import Progress
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset

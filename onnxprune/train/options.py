@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from onnxprune.checks import at_least, choice, not_negative, share
 from onnxprune.errors import OptionError
 from onnxprune.train.augment import check_ways
 from onnxprune.train.optimizers import SGD, AdamW, Optimizer
@@ -110,24 +111,17 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Raises OptionError where a value is out of range."""
-        for name, value in (("epochs", self.passes()), ("batch-size", self.batch)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
+        at_least("epochs", self.passes(), 1)
+        at_least("batch-size", self.batch, 1)
         if not 0 < self.rate < float("inf"):
             raise OptionError(f"lr must be a finite number above 0, not {self.lr}")
-        if self.block_epochs is not None and self.block_epochs < 0:
-            raise OptionError(f"block-epochs must be at least 0, not {self.block_epochs}")
-        if not 0 <= self.features < float("inf"):
-            raise OptionError(
-                f"features must be a finite number of at least 0, not {self.features}"
-            )
-        if self.optimizer not in get_args(OptimizerName):
-            raise OptionError(f"unknown optimizer {self.optimizer!r}: choose from auto, adamw, sgd")
-        if self.batchnorm not in get_args(BatchNorm):
-            raise OptionError(f"batchnorm is auto, live or frozen, not {self.batchnorm!r}")
-        for name, share in (("warmup", self.warmup), ("held-aside", self.held_aside)):
-            if not 0 <= share < 1:
-                raise OptionError(f"{name} must be at least 0 and below 1, not {share}")
+        if self.block_epochs is not None:
+            at_least("block-epochs", self.block_epochs, 0)
+        not_negative("features", self.features)
+        choice("optimizer", self.optimizer, get_args(OptimizerName))
+        choice("batchnorm", self.batchnorm, get_args(BatchNorm))
+        share("warmup", self.warmup)
+        share("held-aside", self.held_aside)
         check_ways(self.augment or ())
         schedule(self.schedule)
         _ = self.method, self.step

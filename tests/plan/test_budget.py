@@ -8,7 +8,8 @@ import pytest
 from onnxprune.dims import Dim, Tracing, trace
 from onnxprune.errors import OptionError
 from onnxprune.graph import load
-from onnxprune.plan.budget import Cost, Term, bytes_cost, macs_cost, params_cost, parse_target
+from onnxprune.options import parse_target
+from onnxprune.plan.budget import Cost, Term, bytes_cost, macs_cost, params_cost
 from onnxprune.plan.channels import macs_left
 from onnxprune.plan.widths import shrink_to, widened
 from onnxprune.runtime.measure import measure

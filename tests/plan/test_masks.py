@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxprune.options import NM, Block
 from onnxprune.plan.contraction import Axes
-from onnxprune.plan.granularity import NM, Block
 from onnxprune.plan.masks import Layout, block_saliency, nm_mask, spread_blocks
 from onnxprune.scores import get_criterion
 from tests.models import random

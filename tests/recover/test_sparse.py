@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.errors import OptionError
-from onnxprune.plan.granularity import NM
+from onnxprune.options import NM
 from onnxprune.recover.sparse import BLOCK, DAMPING, Fraction, sparse_rows
 from onnxprune.runtime.sessions import run, session
 from tests.models import DIGITS

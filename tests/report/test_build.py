@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxprune.plan.budget import Target
+from onnxprune.options import Target
 from onnxprune.report.build import latency_note
 from onnxprune.runtime.latency import Latency, Speed
 from onnxprune.validate.compare import Comparison

@@ -6,8 +6,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxprune.options import PruneOptions
-from onnxprune.plan.granularity import Channel, Layer
+from onnxprune.options import Channel, Layer, PruneOptions
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.steps.lines.channels import Channels, ChannelsKept
 from onnxprune.steps.lines.layers import Layers

@@ -12,8 +12,8 @@ from onnxprune.dims import Dim, cut, trace
 from onnxprune.errors import NothingToPruneError, ValidationError
 from onnxprune.graph import clone
 from onnxprune.graph.cost import params
-from onnxprune.options import PruneOptions
-from onnxprune.plan.budget import COSTS, Target
+from onnxprune.options import PruneOptions, Target
+from onnxprune.plan.budget import COSTS
 from onnxprune.plan.channels import candidates, macs_left
 from onnxprune.plan.compose import compose
 from onnxprune.plan.reach import Stopwatch

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from onnxprune.errors import OptionError
-from onnxprune.plan.granularity import NM, Block, Channel, Unstructured, parse_granularity
+from onnxprune.options import NM, Block, Channel, Unstructured, parse_granularity
 
 
 @pytest.mark.parametrize(

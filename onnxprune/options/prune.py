@@ -6,16 +6,14 @@ sense alone, or two that contradict each other, raise `OptionError` here and now
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from onnxprune.checks import at_least, choice, not_negative, share
 from onnxprune.errors import OptionError
-from onnxprune.plan.budget import Target, parse_target
-from onnxprune.plan.granularity import (
+from onnxprune.options.granularity import (
     NM,
     Channel,
     Granularity,
@@ -23,6 +21,7 @@ from onnxprune.plan.granularity import (
     Unstructured,
     parse_granularity,
 )
+from onnxprune.options.target import Target, parse_target
 from onnxprune.scores import Ranked, criterion_names, get_criterion
 from onnxprune.train.options import TrainOptions, make_options
 
@@ -122,16 +121,16 @@ class PruneOptions:
     def __post_init__(self) -> None:
         """Raises OptionError where a value is out of range or contradicts another."""
         self._decide()
-        _fraction("sparsity", self.sparsity)
-        _not_negative("threshold", self.threshold)
-        _not_negative("relative threshold", self.relative_threshold)
-        _choice("criterion", self.criterion, criterion_names())
-        _choice("scope", self.scope, get_args(Scope))
-        _choice("recover", self.recover, get_args(Recover))
-        _at_least("min-channels", self.min_channels, 1)
-        _at_least("seed", self.seed, 0)
+        share("sparsity", self.sparsity)
+        not_negative("threshold", self.threshold)
+        not_negative("relative threshold", self.relative_threshold)
+        choice("criterion", self.criterion, criterion_names())
+        choice("scope", self.scope, get_args(Scope))
+        choice("recover", self.recover, get_args(Recover))
+        at_least("min-channels", self.min_channels, 1)
+        at_least("seed", self.seed, 0)
         if self.round_to is not None:
-            _at_least("round-to", self.round_to, 1)
+            at_least("round-to", self.round_to, 1)
         if not self.providers:
             raise OptionError("no execution provider given: name at least one, such as cpu")
         if self.report is not None:
@@ -196,14 +195,14 @@ class PruneOptions:
             )
 
     def _check_steps(self) -> None:
-        _choice("schedule", self.schedule, get_args(ScheduleName))
-        _choice("rewind", self.rewind, get_args(Rewind))
+        choice("schedule", self.schedule, get_args(ScheduleName))
+        choice("rewind", self.rewind, get_args(Rewind))
         if self.steps is None:
             if self.rewind != "none" or self.checkpoint is not None:
                 name = "rewind" if self.rewind != "none" else "checkpoint"
                 raise OptionError(f"{name} goes with progressive pruning: say how many --steps")
             return
-        _at_least("steps", self.steps, 1)
+        at_least("steps", self.steps, 1)
         if self.data is None:
             raise OptionError("steps are evaluated on samples: give some with --data")
         if isinstance(self.granularity, NM):
@@ -363,29 +362,3 @@ def check_report(path: Path) -> None:
         raise OptionError(
             f"a report is data or a page: name it something.json or something.html, not {path}"
         )
-
-
-def _fraction(name: str, value: float | None) -> None:
-    if value is not None and not (_number(name, value) and 0 <= value < 1):
-        raise OptionError(f"{name} must be at least 0 and below 1, not {value}")
-
-
-def _not_negative(name: str, value: float | None) -> None:
-    if value is not None and not (_number(name, value) and math.isfinite(value) and value >= 0):
-        raise OptionError(f"{name} must be a finite number of at least 0, not {value}")
-
-
-def _number(name: str, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise OptionError(f"{name} must be a number, not {value!r}")
-    return True
-
-
-def _at_least(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise OptionError(f"{name} must be a whole number of at least {least}, not {value!r}")
-
-
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"unknown {name} {value!r}: choose from {', '.join(choices)}")
