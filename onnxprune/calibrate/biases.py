@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnxprune.calibrate.contraction import Contraction
 from onnxprune.calibrate.views import View, store, view_of
 from onnxprune.graph import constant
+from onnxprune.graph.names import unused, value_names
 
 __all__ = ["Bias", "bias_of"]
 
@@ -116,7 +117,7 @@ def _new_constant(
     """An initializer; before IR version 4, where those are inputs of the model, a Constant node."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    name = _unused(name, graph)
+    name = unused(name, value_names(graph))
     tensor = ir.Tensor(np.asarray(values, dtype.numpy()), dtype=dtype, name=name)
     value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(np.shape(values)))
     if ir_version < 4:
@@ -134,17 +135,8 @@ def _add_behind(node: ir.Node, bias: ir.Value) -> None:
     users = [(user, index) for user, index in output.uses()]
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    name = _unused(f"{output.name}/biased", graph)
+    name = unused(f"{output.name}/biased", value_names(graph))
     total = ir.Value(name=name, type=output.type, shape=output.shape)
     graph.insert_after(node, ir.Node("", "Add", [output, bias], outputs=[total]))
     for user, index in users:
         user.replace_input_with(index, total)
-
-
-def _unused(name: str, graph: ir.Graph) -> str:
-    """The name, with as many `_` behind it as it takes that no value has it."""
-    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
-    taken |= {value.name for value in (*graph.inputs, *graph.initializers.values())}
-    while name in taken:
-        name += "_"
-    return name

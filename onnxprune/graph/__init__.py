@@ -2,7 +2,7 @@
 
 from onnxprune.graph.inline import NAMES, clone, inline
 from onnxprune.graph.load import load
-from onnxprune.graph.save import check_target, data_file, same_file, save
+from onnxprune.graph.save import check_target, data_file, file_bytes, same_file, save
 from onnxprune.graph.weights import Weight, constant, replace, weights
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "clone",
     "constant",
     "data_file",
+    "file_bytes",
     "inline",
     "load",
     "replace",

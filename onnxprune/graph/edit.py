@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from onnxprune.graph.flow import read_values, subgraphs
 from onnxprune.graph.inline import clone
+from onnxprune.graph.names import unused
 from onnxprune.graph.weights import weights
 
 __all__ = ["Edit"]
@@ -40,9 +41,8 @@ class Edit:
         self._orphans: dict[ir.Value, None] = {}
 
     def unused(self, name: str) -> str:
-        """The name, with as many `_` behind it as it takes that no value of the copy has it; taken from now on."""
-        while name in self._taken:
-            name += "_"
+        """The name, or one like it that no value of the copy has; taken from now on."""
+        name = unused(name, self._taken)
         self._taken.add(name)
         return name
 

@@ -55,6 +55,11 @@ def data_file(path: str | os.PathLike[str]) -> Path:
     return path.with_name(path.name + ".data")
 
 
+def file_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes of a model file and of the data file that belongs to it."""
+    return sum(each.stat().st_size for each in (Path(path), data_file(path)) if each.exists())
+
+
 def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None = None) -> None:
     """Writes the model; `path` is either replaced whole or left untouched.
 

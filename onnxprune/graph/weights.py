@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.graph import external
+from onnxprune.graph.names import unused, value_names
 
 __all__ = ["Weight", "constant", "replace", "weights"]
 
@@ -200,7 +201,7 @@ def _refill(weight: Weight, node: ir.Node, tensor: ir.TensorProtocol) -> None:
     if array.size and np.all(array == array.flat[0]):
         shape = np.asarray(array.shape, np.int64)
         sizes = ir.node("Constant", [], {"value": ir.tensor(shape)})
-        sizes.outputs[0].name = _unused(f"{weight.name}_shape", weight.graph)
+        sizes.outputs[0].name = unused(f"{weight.name}_shape", value_names(weight.graph))
         sizes.outputs[0].dtype = ir.DataType.INT64
         sizes.outputs[0].shape = ir.Shape(shape.shape)
         weight.graph.insert_before(node, sizes)
@@ -210,13 +211,3 @@ def _refill(weight: Weight, node: ir.Node, tensor: ir.TensorProtocol) -> None:
     node.resize_inputs(0)
     node.op_type = "Constant"
     _set_value(node, tensor)
-
-
-def _unused(name: str, graph: ir.Graph) -> str:
-    taken = {output.name for node in graph.all_nodes() for output in node.outputs}
-    taken.update(value.name for value in graph.inputs)
-    taken.update(graph.initializers)
-    candidate, count = name, 1
-    while candidate in taken:
-        candidate, count = f"{name}_{count}", count + 1
-    return candidate

@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from onnxprune.errors import OptionError
+from onnxprune.options import PruneOptions
 
-__all__ = ["SCHEDULES", "Schedule", "amounts", "cubic", "exponential", "linear"]
+__all__ = ["SCHEDULES", "Schedule", "amounts", "cubic", "exponential", "final_amount", "linear"]
 
 Schedule = Callable[[float, float], float]
 """`gone(final, share)`: the fraction that is gone when a share of the steps is done, both in [0, 1]."""
@@ -38,6 +39,8 @@ def exponential(final: float, share: float) -> float:
     return 1.0 - float((1.0 - final) ** share)
 
 
+DEEPEST, SPARSEST = 0.9, 0.95
+"""Of the MACs, and of the weights, that are gone after the last step where only the accuracy says how far to go."""
 SCHEDULES: Mapping[str, Schedule] = {
     "linear": linear,
     "cubic": cubic,
@@ -60,3 +63,13 @@ def amounts(final: float, steps: int, schedule: str) -> tuple[float, ...]:
         raise OptionError(f"unknown schedule {schedule!r}: choose from {', '.join(SCHEDULES)}")
     gone = SCHEDULES[schedule]
     return (*(gone(final, step / steps) for step in range(1, steps)), final)
+
+
+def final_amount(options: PruneOptions) -> float:
+    """The fraction that is gone after the last step: of the target's currency, or of the channels or weights."""
+    target = options.target
+    if target is None:
+        return options.fraction
+    if target.kind == "drop":
+        return DEEPEST if options.cuts else SPARSEST
+    return 1.0 - target.value

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxprune import __version__
 from onnxprune.dims import Dim, Keep, Tracing
 from onnxprune.dims.spec import POSITIONS
-from onnxprune.graph import data_file
+from onnxprune.graph import file_bytes
 from onnxprune.graph.cost import macs, params
 from onnxprune.options import PruneOptions, Target
 from onnxprune.plan.channels import macs_left
@@ -62,12 +62,12 @@ def report(
 ) -> Report:
     """Everything that is known, as a report."""
     kept = {dim: int(mask.sum()) for dim, mask in (keep or {}).items()}
-    before = Cost(params(original), _bytes(input), _macs(tracing, {}, original, measured))
+    before = Cost(params(original), file_bytes(input), _macs(tracing, {}, original, measured))
     after = None
     if pruned is not None:
         after = Cost(
             params(pruned),
-            _bytes(output) if output is not None else None,
+            file_bytes(output) if output is not None and output.exists() else None,
             _macs(tracing, kept, pruned, measured),
             weight_plan.count if weight_plan is not None else None,
         )
@@ -180,6 +180,14 @@ def nothing_to_prune(tracing: Tracing, options: PruneOptions) -> str:
     return "nothing to prune: " + "; ".join(reasons[:3])
 
 
+def nothing_to_round(options: PruneOptions) -> str:
+    """What to do where Dims are too narrow for the share that is to go."""
+    return (
+        f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"
+        " raise --sparsity or set --round-to 1"
+    )
+
+
 def _frozen(tracing: Tracing, options: PruneOptions) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for info in tracing.dims:
@@ -233,11 +241,3 @@ def _macs(
     if tracing is not None:
         return macs_left(tracing, kept)
     return macs(model, measured.shapes_in(model)) if measured is not None else None
-
-
-def _bytes(path: Path) -> int | None:
-    """Bytes of a model file and of the data file that belongs to it."""
-    if not path.exists():
-        return None
-    data = data_file(path)
-    return path.stat().st_size + (data.stat().st_size if data.exists() else 0)

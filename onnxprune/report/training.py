@@ -11,7 +11,7 @@ from statistics import median
 import onnx_ir as ir
 
 from onnxprune import __version__
-from onnxprune.graph import data_file
+from onnxprune.graph import file_bytes
 from onnxprune.graph.cost import params
 from onnxprune.report.build import PACKAGES
 from onnxprune.report.data import Check, Cost, Report
@@ -35,8 +35,8 @@ def training_report(
         input=str(input),
         output=str(output),
         options={**asdict(done.options), "lr": done.trained.rate},
-        before=Cost(params(original), _bytes(input)),
-        after=Cost(params(done.model), _bytes(output)),
+        before=Cost(params(original), file_bytes(input)),
+        after=Cost(params(done.model), file_bytes(output)),
         checks=(training_check(done), *checks),
         timings=dict(timings),
         notes=(*training_notes(done), *notes),
@@ -82,8 +82,3 @@ def training_notes(done: Finetuned) -> tuple[str, ...]:
         whole = " of the whole" if done.blocks else ""
         notes.append(f"no epoch{whole} did better than the model that it began with")
     return tuple(notes)
-
-
-def _bytes(path: Path) -> int:
-    data = data_file(path)
-    return path.stat().st_size + (data.stat().st_size if data.exists() else 0)

@@ -175,8 +175,5 @@ def _choices(
         raise NothingToPruneError(build.nothing_to_prune(tracing, options))
     found = search(tracing, dims, options, data, progress, dead, recipes, calibrations)
     if not found[0].keep and not dead and options.target is None and options.fraction > 0:
-        raise NothingToPruneError(
-            f"nothing to prune: at sparsity {options.fraction:g} no Dim loses an index after rounding;"
-            " raise --sparsity or set --round-to 1"
-        )
+        raise NothingToPruneError(build.nothing_to_round(options))
     return found

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxprune.dims import Tracing
 from onnxprune.graph.branches import Branch
 from onnxprune.options import PruneOptions
+from onnxprune.plan.schedule import final_amount
 from onnxprune.progress import Progress
 from onnxprune.report import LayerRow
 from onnxprune.report.timing import Clock
@@ -16,7 +17,6 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.scores.layers import looking_at, tried
 from onnxprune.steps.lines.layers import Layers, branches_left, layer_row
 from onnxprune.steps.outcome import Outcome
-from onnxprune.steps.progressive import final_amount
 from onnxprune.steps.repair import samples_to_fit
 
 __all__ = ["layer_rows", "leave_out_layers"]

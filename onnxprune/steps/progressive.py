@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
-from onnxprune.plan.schedule import amounts
+from onnxprune.plan.schedule import amounts, final_amount
 from onnxprune.progress import Prefixed, Progress
 from onnxprune.report import StepRow
 from onnxprune.report.timing import Clock
@@ -32,10 +32,7 @@ from onnxprune.steps.training import passes
 from onnxprune.steps.trials import Trials, are_made
 from onnxprune.validate.yardstick import Yardstick
 
-__all__ = ["final_amount", "next_amount", "progressive", "shares"]
-
-DEEPEST, SPARSEST = 0.9, 0.95
-"""Of the MACs, and of the weights, that are gone after the last step where only the accuracy says how far to go."""
+__all__ = ["next_amount", "progressive", "shares"]
 
 
 def progressive(
@@ -105,16 +102,6 @@ def next_amount(rows: Sequence[StepRow], plan: Sequence[float]) -> float:
     if not failed:
         return plan[len(rows) - 1]
     return (max(1.0 - row.asked for row in rows if row.held) + min(failed)) / 2
-
-
-def final_amount(options: PruneOptions) -> float:
-    """The fraction that is gone after the last step: of the target's currency, or of the channels or weights."""
-    target = options.target
-    if target is None:
-        return options.fraction
-    if target.kind == "drop":
-        return DEEPEST if options.cuts else SPARSEST
-    return 1.0 - target.value
 
 
 def shares(total: int, steps: int, *, searches: bool) -> tuple[int, ...]:

@@ -181,10 +181,7 @@ class Channels:
             ValidationError: The steps together are not the one cut that the plan states, or that is not exact.
         """
         if not stage.gone and self.options.target is None and self.options.fraction > 0:
-            raise NothingToPruneError(
-                f"nothing to prune: at sparsity {self.options.fraction:g} no Dim loses an index after rounding;"
-                " raise --sparsity or set --round-to 1"
-            )
+            raise NothingToPruneError(build.nothing_to_round(self.options))
         whole = cut(self.tracing, stage.gone)
         check_shapes(whole, stage.model)
         proof = prove(self.tracing, stage.gone, whole, self.options.seed)
