@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,30 +111,28 @@ def finetune(
 
     Raises:
         OptionError: An option makes no sense, or one file would overwrite another.
-        OnnxPruneError: See `onnxprune.train.files`; nothing is written then.
+        OnnxPruneError: See `onnxprune.pipeline.finetune`; nothing is written then.
     """
-    from onnxprune.train.files import finetune_file
     from onnxprune.train.options import make_options
 
     chosen = make_options(**options)
     source, target = Path(input), Path(output)
     original = None if teacher is None else Path(teacher)
     tests = None if evaluation is None else Path(evaluation)
-    written = [("the output", target)]
     if report is not None:
         check_report(Path(report))
-        written.append(("the report", Path(report)))
-    read = [("the input", source), ("the data", Path(data))]
-    read += [("the teacher", original)] if original is not None else []
-    for role, path in written:
-        for other_role, other in read:
-            if same_file(path, other):
-                raise OptionError(
-                    f"{role} would overwrite {other_role}, {other}: name another file"
-                )
-        read.append((role, path))
-    found = finetune_file(
-        source, target, Path(data), chosen, teacher=original, evaluation=tests, progress=progress
+    _check_apart(
+        {"the input": source, "the data": Path(data), "the teacher": original},
+        {"the output": target, "the report": None if report is None else Path(report)},
+    )
+    found = pipeline.finetune(
+        source,
+        target,
+        Path(data),
+        chosen,
+        teacher=original,
+        evaluation=tests,
+        progress=progress or Silent(),
     )
     if report is not None:
         write_report(found, report)
@@ -144,16 +143,20 @@ def _check_paths(input: Path, output: Path | None, options: PruneOptions) -> Non
     """Raises OptionError where two of the files are one, OnnxPruneError where one cannot be written."""
     if output is None and not options.dry_run:
         raise OptionError("no output file: name one, or ask for a dry run")
-    named = [("the output", output), ("the plan", options.plan), ("the report", options.report)]
-    seen = [("the input", input)]
-    for role, path in named:
-        if path is None:
-            continue
-        for other_role, other in seen:
-            if same_file(path, other):
+    written = {"the output": output, "the plan": options.plan, "the report": options.report}
+    _check_apart({"the input": input}, written)
+    for role, path in written.items():
+        if path is not None and not (role == "the output" and options.dry_run):
+            check_target(path)
+
+
+def _check_apart(read: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
+    """Raises OptionError where a file that is written is one of the others."""
+    seen = dict(read)
+    for role, path in written.items():
+        for other_role, other in seen.items():
+            if path is not None and other is not None and same_file(path, other):
                 raise OptionError(
                     f"{role} would overwrite {other_role}, {other}: name another file"
                 )
-        if role != "the output" or not options.dry_run:
-            check_target(path)
-        seen.append((role, path))
+        seen[role] = path

@@ -15,11 +15,11 @@ from onnxprune.graph import Weight
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import channel_scores, scored_weights
 from onnxprune.plan.contraction import operands
+from onnxprune.plan.gradients import element_context, masks_context
 from onnxprune.plan.weights import is_excluded, weight_names
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
-from onnxprune.sampling import element_context, masks_context
 from onnxprune.scores import Context, get_criterion
 
 __all__ = ["channel_saliencies", "context_for_masks"]

@@ -15,6 +15,7 @@ from onnxprune.options import PruneOptions, Target
 from onnxprune.plan.balance import balanced
 from onnxprune.plan.budget import COSTS
 from onnxprune.plan.channels import choose, kept_counts
+from onnxprune.plan.gradients import signed_sums
 from onnxprune.plan.reach import Pace
 from onnxprune.plan.recipe import Recipe
 from onnxprune.plan.rounding import Blocks, step_of
@@ -31,7 +32,6 @@ from onnxprune.plan.widths import (
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.hardware import channel_step
-from onnxprune.sampling import signed_sums
 from onnxprune.scores import get_criterion
 from onnxprune.scores.moved import Outputs
 from onnxprune.scores.obs import Consumers, Fitted

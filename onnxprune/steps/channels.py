@@ -12,6 +12,7 @@ from onnxprune.dims.solver import freeze
 from onnxprune.errors import NothingToPruneError
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
+from onnxprune.plan.gradients import loss_note
 from onnxprune.plan.recipe import Recipe
 from onnxprune.plan.search import Choice, search
 from onnxprune.plan.second_order import Calibrations
@@ -21,7 +22,6 @@ from onnxprune.report import build
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import Measured, measure
-from onnxprune.sampling import loss_note
 from onnxprune.scores.obs import Curve
 from onnxprune.steps.dead import Dead, without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from onnxprune.graph import clone
 from onnxprune.options import PruneOptions
+from onnxprune.plan.gradients import loss_note
 from onnxprune.plan.saliency import context_for_masks
 from onnxprune.plan.weights import plan_weights
 from onnxprune.plan.zero import check_zeroed, zero
@@ -15,7 +16,6 @@ from onnxprune.progress import Progress
 from onnxprune.report import Check
 from onnxprune.report.timing import Clock
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.sampling import loss_note
 from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.repair import repair_zeros, samples_to_fit
 
