@@ -75,7 +75,7 @@ def compared(
         providers=options.providers,
         seconds=2.0 if options.check_latency else 0.0,
     )
-    broken = [each.output for each in found.drift if math.isinf(each.relative_error)]
+    broken = [each.output for each in found.drift if math.isinf(each.max_abs)]
     if broken and repaired:
         raise ValidationError(
             f"after --recover {options.recover} the output {broken[0]!r} is not finite where the original's is;"

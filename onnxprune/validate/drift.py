@@ -30,7 +30,7 @@ class Drift:
 
     Attributes:
         output: Name of the output, in the first model.
-        relative_error: |b - a| / |a|; infinite where one has numbers and the other has not, NaN
+        relative_error: |b - a| / |a|; infinite where one has numbers and the other has not, or is zero, NaN
             for outputs that are not numbers.
         cosine: Of the angle between the two outputs; 1 is the same direction, NaN as above.
         max_abs: Largest absolute difference of any element.
