@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import DataError, ModelError
-from onnxprune.graph import constant
+from onnxprune.runtime.asked_sizes import asked_sizes
 from onnxprune.runtime.open_axes import (
     OpenAxis,
     Shapes,
@@ -36,16 +36,14 @@ __all__ = [
     "varied_shapes",
 ]
 
-SPATIAL = (64, 224, 256, 320, 416, 512, 640, 960, 128, 32, 28, 16, 8, 1)
+SPATIAL = (64, 224, 256, 320, 416, 512, 640, 960, 128, 32, 28, 16, 8)
 """Tried for open axes of inputs of four and more axes."""
-SEQUENCE = (8, 16, 32, 64, 100, 128, 256, 512, 576, 1024, 1536, 2048, 16000, 1)
+SEQUENCE = (8, 16, 32, 64, 100, 128, 256, 512, 576, 1024, 1536, 2048)
 """Tried for open axes of inputs of up to three axes."""
-LONGEST = 2048
-"""The most tokens that are tried: attention sees them in pairs."""
+SECOND = 16000
+"""Tried there too: a second of sound. No text is as long, and attention would square it."""
 MOST_ELEMENTS = 1 << 24
 """Shapes with more elements in all are not tried."""
-MOST_DOWNSTREAM = 8
-"""Values looked at downstream of an input in search of the weights that say how many channels it has."""
 MOST_OPEN = 5
 """With more open axes than this, not every combination is tried."""
 CHANNELS = (3, 1)
@@ -129,9 +127,9 @@ def varied_shapes(
     sizes = symbol_sizes(model, found)
     kept = {name: found[name] for name in given}
     for symbol, axis in sorted(open_axes(model, given).items(), key=lambda item: item[1].first):
-        for n in SPATIAL if axis.image else SEQUENCE:
-            if n <= LONGEST or not axis.whole:
-                yield shaped(model, kept, sizes | {symbol: n})
+        sound = () if axis.whole else (SECOND,)
+        for n in (*SPATIAL, 1) if axis.image else (*SEQUENCE, *sound, 1):
+            yield shaped(model, kept, sizes | {symbol: n})
 
 
 def random_feed(model: ir.Model, shapes: Shapes, seed: int) -> dict[str, np.ndarray]:
@@ -174,9 +172,14 @@ def _checked(model: ir.Model, shapes: Shapes) -> Shapes:
 def _candidates(model: ir.Model, given: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
     """Every size for the open axes with first axes of 1; then, size by size, with any of the open axes of 1."""
     opened = open_axes(model, given)
-    asked = _asked_by_weights(model)
+    asked = asked_sizes(model)
     spatial, sequence, channels = (
-        tuple(dict.fromkeys(x + asked)) for x in (SPATIAL, SEQUENCE, CHANNELS)
+        tuple(dict.fromkeys(each))
+        for each in (
+            (*SPATIAL, *asked, 1),
+            (*SEQUENCE, *asked, SECOND, 1),
+            (*CHANNELS, *asked),
+        )
     )
     tries = max(len(spatial), len(sequence))
     sizes = [
@@ -195,27 +198,6 @@ def _candidates(model: ir.Model, given: Shapes) -> Iterator[dict[str, tuple[int,
                 yield _filled(model, given, opened, frozenset(single), (image, other, channels[0]))
 
 
-def _asked_by_weights(model: ir.Model) -> tuple[int, ...]:
-    """Sizes that the first weights downstream of the inputs ask of their input channels."""
-    found: dict[int, None] = {}
-    for start in graph_inputs(model):
-        queue = [start]
-        for k in range(MOST_DOWNSTREAM):
-            for node, index in queue[k].uses() if k < len(queue) else ():
-                weight = (
-                    constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
-                )
-                if index == 0 and weight is not None and node.op_type in ("Conv", "MatMul", "Gemm"):
-                    shape = weight.shape.numpy()
-                    groups = node.attributes.get_int("group", 1)
-                    turned = node.attributes.get_int("transB", 0) == 1
-                    size = shape[1] * groups if node.op_type == "Conv" or turned else shape[-2:][0]
-                    found[int(size)] = None
-                else:
-                    queue += node.outputs
-    return tuple(found)
-
-
 def _filled(
     model: ir.Model,
     given: Shapes,
@@ -231,6 +213,8 @@ def _filled(
             return 1
         if axis.channel:
             return channels
-        return spatial if axis.image else min(sequence, LONGEST) if axis.whole else sequence
+        if axis.image:
+            return spatial
+        return SEQUENCE[-1] if axis.whole and sequence == SECOND else sequence
 
     return shaped(model, given, {symbol: chosen(symbol, axis) for symbol, axis in opened.items()})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -74,6 +76,21 @@ def test_tokens_are_not_tried_by_the_second_of_sound() -> None:
     )
     for model, most in ((text, 2048), (sound, 16000)):
         assert max(shapes["x"][1] for shapes in candidate_shapes(model, {})) == most
+
+
+@pytest.mark.parametrize(
+    ("text", "constants"),
+    [
+        ("s = Sub(x, w) y = Relu(s)", {"w": (1, 777)}),
+        ("y = Gather<axis=1>(x, w)", {"w": np.array([3, 7776, 12])}),
+        ("y, rest = Split<axis=1>(x, w)", {"w": np.array([700, 77])}),
+        ("r = Relu(x) y = MatMul(r, w)", {"w": (777, 3)}),
+    ],
+)
+def test_sizes_that_constants_ask_for(text: str, constants: dict[str, Any]) -> None:
+    """No usual size is 777, or large enough for the index 7776."""
+    model = loaded(f"(float[N, S] x) => (float[N, K] y) {{ {text} }}", **constants)
+    assert next(running_shapes(model))["x"] in {(1, 777), (1, 7777)}
 
 
 def test_declared_sizes_and_given_shapes_are_kept() -> None:
