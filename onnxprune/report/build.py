@@ -120,12 +120,13 @@ def comparison_checks(comparison: Comparison | None) -> tuple[Check, ...]:
         worst = max(comparison.drift, key=lambda each: np.nan_to_num(each.relative_error, nan=-1))
         others = [each.output for each in comparison.drift if each.other_size]
         sizes = f"; {', '.join(others)} came out in other sizes" if others else ""
+        decided = "" if np.isnan(worst.agreement) else f"same top-1 {worst.agreement:.1%}, "
         checks.append(
             Check(
                 "drift from the original",
                 None,
                 f"relative error {worst.relative_error:.3f}, cosine {worst.cosine:.4f}, "
-                f"same top-1 {worst.agreement:.1%}, on {on}{sizes}",
+                f"{decided}on {on}{sizes}",
                 {"outputs": [each.to_dict() for each in comparison.drift]},
             )
         )

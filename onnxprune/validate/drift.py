@@ -34,7 +34,7 @@ class Drift:
             for outputs that are not numbers.
         cosine: Of the angle between the two outputs; 1 is the same direction, NaN as above.
         max_abs: Largest absolute difference of any element.
-        agreement: Share of equal decisions, 0 to 1; NaN where the output has no elements.
+        agreement: Share of equal decisions, 0 to 1; NaN where there are none: of single numbers, or no elements.
         other_size: For how many batches it came out in another size, which the data decide.
     """
 
@@ -132,7 +132,7 @@ class _Total:
 
     def __init__(self, name: str, declared: Sequence[Any]) -> None:
         self.name, self.declared = name, declared
-        self.other_size = 0
+        self.other_size = self.same_size = 0
         self.numeric = True
         self.squares_a = self.squares_b = self.product = self.squares_difference = 0.0
         self.largest = 0.0
@@ -147,6 +147,7 @@ class _Total:
                 )
             self.other_size += 1
             return
+        self.same_size += 1
         self._add_decisions(a, b)
         self.numeric = self.numeric and a.dtype.kind not in "OUS" and b.dtype.kind not in "OUS"
         if not self.numeric or not a.size:
@@ -175,15 +176,16 @@ class _Total:
     def _add_decisions(self, a: np.ndarray, b: np.ndarray) -> None:
         if a.dtype.kind in "fV" and a.ndim > 2 and a.shape[2:] == (1,) * (a.ndim - 2):
             a, b = (v.reshape(v.shape[:2]) for v in (a, b))  # classes of one place
-        if a.dtype.kind in "fV" and a.ndim and a.shape[-1] > 1 and a.size:
+        if a.dtype.kind in "fV":
+            if not a.ndim or a.shape[-1] < 2 or not a.size:
+                return  # single numbers choose nothing
             a, b = a.argmax(-1), b.argmax(-1)
         self.agreed += int(np.sum(a == b))
         self.decisions += a.size
 
     def result(self) -> Drift:
         agreement = self.agreed / self.decisions if self.decisions else math.nan
-        unseen = self.other_size and not self.decisions
-        if not self.numeric or unseen:
+        if not self.numeric or (self.other_size and not self.same_size):
             nan = math.nan
             return Drift(self.name, nan, nan, nan, agreement, self.other_size)
         norm = math.sqrt(self.squares_a)

@@ -139,6 +139,13 @@ def test_outputs_of_other_names_are_matched_by_place(tmp_path: Path) -> None:
     assert (result.output, result.relative_error) == ("y", 0)
 
 
+def test_single_numbers_choose_nothing(tmp_path: Path) -> None:
+    weight = random(4, 1)
+    result = between(weight, weight * 2, tmp_path)
+    assert result.relative_error == pytest.approx(1)
+    assert np.isnan(result.agreement)
+
+
 def test_classes_of_a_single_place_are_told_apart(tmp_path: Path) -> None:
     results = []
     for seed in (1, 2):
