@@ -119,7 +119,7 @@ def second_order(
         for each in contractions(tracing)
         if any(dim in chosen for dim in leaves(each.input_axis))
     ]
-    used, aside = hold_aside(data, ASIDE, options.seed) if len(data) >= FEWEST else (data, data)
+    used, aside = hold_aside(data, ASIDE, options.seed) if data.can_spare(FEWEST) else (data, data)
     shelf = Shelf(MEMORY)
     seen = collect(tracing, wanted, used, progress, options.providers, options.seed)
     whole = [Consumer(each, Curve(), chosen, shelf) for each in seen]

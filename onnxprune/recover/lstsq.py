@@ -93,7 +93,7 @@ def refit(
         seed: Of the positions looked at where there are many.
         changed: Names of values that are other ones in the pruned model, besides.
     """
-    parts = hold_aside(data, ASIDE, seed) if len(data) >= FEWEST else (data,)
+    parts = hold_aside(data, ASIDE, seed) if data.can_spare(FEWEST) else (data,)
     original = Original(tracing, parts, providers, seed)
     if len(parts) == 1:
         return fit(original, keep, pruned, progress, changed=changed)

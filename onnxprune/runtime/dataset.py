@@ -78,6 +78,17 @@ class Dataset:
             count = -(-count // self.fixed_batch) * self.fixed_batch
         return self.subset(np.arange(min(count, len(self))))
 
+    def some(self, count: int, seed: int) -> Dataset:
+        """So many samples at most, by chance, in order; rounded up to whole batches of a fixed size."""
+        unit = self.fixed_batch or 1
+        count = -(-count // unit) * unit
+        order = np.random.default_rng([seed, 1]).permutation(len(self))
+        return self if count >= len(self) else self.subset(np.sort(order[-count:]))
+
+    def can_spare(self, fewest: int) -> bool:
+        """Whether some can be held aside: there are so many at least, in two batches where their size is fixed."""
+        return len(self) >= max(fewest, 2 * (self.fixed_batch or 1))
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
         """The samples at the given places, in that order."""
         rows = np.asarray(indices, np.intp)

@@ -37,6 +37,8 @@ WORK = 4 * 10**11
 """MACs of all of them in between, ..."""
 NUMBERS = 1 << 26
 """... and numbers that they consist of: where a sample is large, it has much to tell."""
+BATCHES = 4
+"""Batches of a model that fixes theirs, at least: some are held aside, and of the others again."""
 EXPONENTS = (0.8, 1.4)
 """Of 1/f^a, drawn for each image."""
 CONTRAST = 0.35
@@ -59,8 +61,8 @@ def synthetic(
         model: Any model.
         seed: Of the noise.
         shapes: Shapes for some inputs, by name; others are found by trying.
-        count: How many, rounded up to whole batches, of which there are two at least; None: 200, or fewer where the
-            model is large.
+        count: How many, rounded up to whole batches; None: 200, or fewer where the model is large, but four batches
+            at least.
 
     Raises:
         ModelError: onnxruntime runs the model on none of the shapes tried.
@@ -70,7 +72,7 @@ def synthetic(
     batch = _batch(model, sizes)
     if count is None:
         count = _count(model, sizes, batch)
-        count = max(count, 2 * (batch or 1))  # some to work on, others held aside
+        count = max(count, BATCHES * (batch or 1))
     entries = count if batch is None else -(-count // batch)
     arrays, kinds = {}, []
     for value in graph_inputs(model):

@@ -9,7 +9,7 @@ from onnxprune.options import NM, PruneOptions
 from onnxprune.plan.weight_plan import Mask, WeightPlan
 from onnxprune.progress import Progress
 from onnxprune.recover import Fraction, Pattern, compensate_zeros, correct_biases, refit
-from onnxprune.runtime.dataset import Dataset, hold_aside
+from onnxprune.runtime.dataset import Dataset
 from onnxprune.steps.training import training_options
 from onnxprune.train.recovery import seen
 
@@ -22,9 +22,7 @@ MOST = 2000
 def samples_to_fit(data: Dataset, options: PruneOptions) -> Dataset:
     """Those that a closed-form repair sees: none of what training holds aside, and not too many."""
     every = seen(data, training_options(options)) if options.recover == "finetune" else data
-    if len(every) <= MOST:
-        return every
-    return hold_aside(every, 1 - MOST / len(every), options.seed)[0]
+    return every.some(MOST, options.seed)
 
 
 def repair(

@@ -113,7 +113,7 @@ class Trials:
         every = samples_to_fit(data, options)
         effort = macs_left(line.tracing, {}) * len(every) * runs
         self._splits: list[tuple[Dataset, ...]] = [(every,)]
-        if len(every) >= FEWEST:
+        if every.can_spare(FEWEST):
             number = SPLITS if effort <= CHEAP and len(every) <= FEW else 1
             seeds = range(options.seed, options.seed + number)
             self._splits = [hold_aside(every, ASIDE, seed) for seed in seeds]

@@ -289,3 +289,19 @@ def test_outputs_that_were_zero_and_are_not_are_no_broken_model(tmp_path: Path) 
     (drift,) = (each for each in report.checks if each.name.startswith("drift"))
     assert drift.values["outputs"][0]["max_abs"] > 0
     assert out.exists()
+
+
+@pytest.mark.parametrize("target", [None, "macs=0.6"])
+def test_a_single_batch_of_a_model_that_fixes_its_size_is_enough(
+    tmp_path: Path, target: str | None
+) -> None:
+    model = build(
+        "(float[32,6] x) => (float[32,5] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
+        w1=(6, 16),
+        w2=(16, 5),
+    )
+    source, data, out = tmp_path / "in.onnx", tmp_path / "x.npz", tmp_path / "out.onnx"
+    onnx.save(model, source)
+    np.savez(data, x=np.random.default_rng(0).standard_normal((32, 6), np.float32))
+    report = onnxprune.prune(source, out, data=data, target=target, check_latency=False)
+    assert report.after.params < 0.7 * report.before.params

@@ -76,7 +76,7 @@ def test_images_of_both_layouts_and_of_fixed_batches(shape: str, entries: tuple[
 def test_some_of_a_large_fixed_batch_can_be_held_aside() -> None:
     model = loaded("(float[300,6] x) => (float[300,4] y) { y = MatMul(x, w) }", w=(6, 4))
     data = synthetic(model)
-    assert [len(part) for part in hold_aside(data, 0.25, 0)] == [300, 300]
+    assert [len(part) for part in hold_aside(data, 0.25, 0)] == [900, 300]
     with pytest.raises(DataError, match=r"300 samples are too few .* the model takes 300 at once"):
         hold_aside(data.take(300), 0.25, 0)
 
