@@ -30,7 +30,7 @@ def expand(model: ir.Model) -> bool:
     version = model.opset_imports.get("", 0)
     functions: list[ir.Function] = []
     for node in model.graph:
-        if node.domain not in {"", "ai.onnx"} or registry.find(node) is not None:
+        if node.domain or registry.find(node) is not None:
             continue
         function = _definition(node, version)
         if function is not None:

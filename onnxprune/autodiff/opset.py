@@ -64,7 +64,7 @@ def _raise_graph(graph: ir.Graph, version: int, prefix: str) -> None:
         for inner in subgraphs(node):
             _raise_graph(inner, version, f"{prefix}{index}/")
         node.version = None
-        changes = _CHANGES.get(node.op_type, []) if node.domain in {"", "ai.onnx"} else []
+        changes = _CHANGES.get(node.op_type, []) if not node.domain else []
         change = next((change for since, change in changes if version < since), None)
         if change is None:
             graph.append(node)

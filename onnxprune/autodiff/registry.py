@@ -191,7 +191,7 @@ def _zero(call: Call, *_: Tensor | None) -> Gradients:
 
 def find(node: ir.Node) -> Entry | None:
     """The rule for a node, None if its op has none."""
-    return _RULES.get((_domain(node), node.op_type))
+    return _RULES.get((node.domain, node.op_type))
 
 
 def is_constant_op(node: ir.Node) -> bool:
@@ -207,9 +207,5 @@ def registered() -> set[tuple[str, str]]:
 
 def describe(node: ir.Node) -> str:
     """A node as messages name it."""
-    op_type = f"{node.domain}::{node.op_type}" if _domain(node) else node.op_type
+    op_type = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
     return f"{op_type} (node {node.name or node.outputs[0].name!r})"
-
-
-def _domain(node: ir.Node) -> str:
-    return "" if node.domain == "ai.onnx" else node.domain

@@ -179,7 +179,7 @@ def contractions(
     chosen = None if only is None else set(only)
     found: list[Contraction] = []
     for node in tracing.model.graph:
-        if (chosen is None or node in chosen) and node.domain in ("", "ai.onnx"):
+        if (chosen is None or node in chosen) and not node.domain:
             found += _RULES[node.op_type](node, tracing) if node.op_type in _RULES else []
     return [each for each in found if most is None or each.columns <= most]
 

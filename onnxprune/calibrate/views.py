@@ -63,12 +63,7 @@ def view_of(value: ir.Value) -> View | None:
     shared, here = False, value
     while constant(here) is None:
         node = here.producer()
-        if (
-            node is None
-            or not node.inputs
-            or node.inputs[0] is None
-            or node.domain not in ("", "ai.onnx")
-        ):
+        if node is None or not node.inputs or node.inputs[0] is None or node.domain:
             return None
         if node.op_type == "Transpose":
             perm = node.attributes.get_ints("perm", None)

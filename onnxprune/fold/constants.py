@@ -44,7 +44,7 @@ Array = np.ndarray
 Known = Mapping[Dim, Array]
 """By Dim, for each of its indices the number, NaN where it is not known: float64, (dim.size,)."""
 
-DOMAINS = ("", "ai.onnx", "com.microsoft")
+DOMAINS = ("", "com.microsoft")
 MOVES = (
     "Identity Reshape Flatten Transpose Squeeze Unsqueeze Split Slice Concat Gather DepthToSpace SpaceToDepth Expand "
     "Tile"

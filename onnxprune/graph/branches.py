@@ -139,7 +139,7 @@ def _as_output(value: ir.Value, node: ir.Node, edit: Edit) -> ir.Value:
 
 def _adds(node: ir.Node, model: ir.Model) -> bool:
     """Whether a node adds two values, and broadcasts."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in SUMS or len(node.inputs) != 2:
+    if node.domain or node.op_type not in SUMS or len(node.inputs) != 2:
         return False
     return node.op_type == "Add" or model.opset_imports.get("", 1) >= BROADCASTS
 

@@ -86,8 +86,7 @@ def macs_by_node(model: ir.Model, shapes: Shapes) -> dict[ir.Node, int]:
 
 def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
     """MACs of one node; None if it is no contraction, or its shapes are not known."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    rule = _RULES.get((domain, node.op_type))
+    rule = _RULES.get((node.domain, node.op_type))
     output = _shape(node.outputs[0], shapes) if rule is not None else None
     if rule is None or output is None:
         return None

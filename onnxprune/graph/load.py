@@ -72,10 +72,18 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     bodies: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for body in bodies:
         _in_order(body, path)
+        _name_default_domain(body)
     model.meta[SOURCE] = path
     model.meta[DATA_FILES] = external.attach(model, path.parent)
     model.meta[MAP_TYPES] = map_types
     return model
+
+
+def _name_default_domain(body: ir.Graph | ir.Function) -> None:
+    """The default domain, which `ai.onnx` is another name of, is the empty one, as it is of nodes already."""
+    version = body.opset_imports.pop("ai.onnx", None)
+    if version is not None:
+        body.opset_imports.setdefault("", version)
 
 
 def _parse(path: Path) -> onnx.ModelProto:

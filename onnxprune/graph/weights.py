@@ -105,7 +105,7 @@ def _of_graph(graph: ir.Graph) -> Iterator[Weight]:
         if value.const_value is not None:
             yield Weight(name, value, "initializer", graph)
     for node in graph:
-        if node.domain not in ("", "ai.onnx") or not node.outputs:
+        if node.domain or not node.outputs:
             continue
         value = node.outputs[0]
         if node.op_type == "Constant" and _stored(node) is not None:
@@ -121,7 +121,7 @@ def constant(value: ir.Value) -> ir.TensorProtocol | None:
     node = value.producer()
     if node is None:
         return value.const_value if value.is_initializer() else None
-    if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+    if node.op_type == "Constant" and not node.domain:
         return _stored(node)
     return None
 

@@ -235,7 +235,7 @@ def _uses(model: ir.Model, view: View) -> Iterator[_Use]:
         return
     view = replace(view, seen=view.seen | {id(view.value)})
     for node, index in view.value.uses():
-        key = ("" if node.domain == "ai.onnx" else node.domain, node.op_type)
+        key = (node.domain, node.op_type)
         role = _ROLES.get(key, {}).get(index)
         if role is not None:
             yield _use(key, node, index, role, view)

@@ -92,7 +92,7 @@ def behind(value: ir.Value, axis: int, rank: int, channels: int) -> Behind | Non
     ends = (-np.inf, np.inf)
     while len(uses := value.uses()) == 1 and not value.is_graph_output():
         ((node, index),) = uses
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain:
             break
         if node.op_type in _ENDS and ends == (-np.inf, np.inf):
             ends = _ENDS[node.op_type](node)

@@ -135,10 +135,9 @@ def layer_of(
 
 
 def _opset(node: ir.Node) -> int:
-    domain = "" if node.domain == "ai.onnx" else node.domain
     graph = node.graph
     imports = graph.opset_imports if isinstance(graph, ir.Graph) else {}
-    return node.version or imports.get(domain, 1)
+    return node.version or imports.get(node.domain, 1)
 
 
 def _plain(value: Any) -> Any:

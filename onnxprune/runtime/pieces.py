@@ -207,7 +207,7 @@ def _is_fed(value: ir.Value) -> bool:
     return (
         tensor.nbytes >= FED
         and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
-        and all(node.domain in ("", "ai.onnx") for node, _ in value.uses())
+        and not any(node.domain for node, _ in value.uses())
     )
 
 

@@ -49,7 +49,7 @@ def _opened(model: ir.Model, data: Dataset) -> ir.Model:
     for node in copy.graph:
         for value in node.outputs:
             value.shape = None
-        if node.op_type == "Reshape" and node.domain in ("", "ai.onnx"):
+        if node.op_type == "Reshape" and not node.domain:
             _open_reshape(copy, node, data.fixed_batch or 1)
     return copy
 

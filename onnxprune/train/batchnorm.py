@@ -110,9 +110,7 @@ def _as_initializer(graph: ir.Graph, value: ir.Value | None) -> ir.Value | None:
 
 def _nodes(model: ir.Model) -> list[ir.Node]:
     return [
-        node
-        for node in model.graph
-        if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")
+        node for node in model.graph if node.op_type == "BatchNormalization" and not node.domain
     ]
 
 

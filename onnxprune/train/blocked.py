@@ -110,7 +110,7 @@ def _rewritten(model: ir.Model, block: int) -> ir.Model:
 
 def _gains(node: ir.Node, block: int) -> bool:
     """Whether a node is a convolution of computed weights that blocks fit, and that is faster in them."""
-    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+    if node.op_type != "Conv" or node.domain:
         return False
     x, w = node.inputs[:2]
     known = [_sizes(value) for value in (x, w, node.outputs[0])]

@@ -101,7 +101,7 @@ def untie(model: ir.Model) -> ir.Model:
     merged = [
         (node.name, node.outputs[0].name)
         for node in model.graph
-        if node.op_type == "Identity" and node.domain in ("", "ai.onnx") and _is_vector(node)
+        if node.op_type == "Identity" and not node.domain and _is_vector(node)
     ]
     if not merged:
         return model

@@ -129,7 +129,7 @@ def unfold(
 
 def _takes_one(node: ir.Node, own: dict[ir.Value, Weight]) -> bool:
     """Whether it is a convolution with kernel and bias of its own, both trained, in single precision, in the middle."""
-    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or len(node.inputs) < 3:
+    if node.op_type != "Conv" or node.domain or len(node.inputs) < 3:
         return False
     constants, output = node.inputs[1:], node.outputs[0]
     return (

@@ -27,3 +27,12 @@ def test_dft(opset: int, length: int | None, parts: int, inverse: int, onesided:
         inputs += [points, np.array(1)]
     constants = [k for k in (1, 2) if k < len(inputs) and inputs[k] is not None]
     check_op("DFT", inputs, opset=opset, constants=constants, **attributes)
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize("shape", [(2, 24, 1), (2, 24, 2), (2, 24)])
+def test_stft(opset: int, shape: tuple[int, ...]) -> None:
+    """Signals without an axis of parts are none by the standard, but onnxruntime runs them and exporters write them."""
+    inputs = [signal(*shape), np.array(4), signal(8), np.array(8)]
+    onesided = 0 if shape[2:] == (2,) else 1
+    check_op("STFT", inputs, opset=opset, constants=[1, 2, 3], onesided=onesided)

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.graph import load, save, weights
+from tests.dims.exact import build
 from tests.graph.files import info, model, saved, two_layers
 
 
@@ -159,3 +160,14 @@ def test_the_source_is_remembered(tmp_path: Path) -> None:
     loaded = load(str(path))
     assert loaded.meta["source"] == path
     assert loaded.meta["data_files"] == ()
+
+
+def test_the_default_domain_has_one_name(tmp_path: Path) -> None:
+    model = build("(float[N,6] x) => (float[N,3] y) { a = MatMul(x, w) y = Relu(a) }", w=(6, 3))
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 13))
+    model.graph.node[0].domain = "ai.onnx"
+    onnx.save(model, tmp_path / "m.onnx")
+    found = load(tmp_path / "m.onnx")
+    assert found.opset_imports == {"": 13}
+    assert {node.domain for node in found.graph} == {""}

@@ -13,13 +13,16 @@ from onnxprune.autodiff.registry import Call
 
 @defined("STFT")
 def stft(call: Call) -> Sequence[Tensor]:
-    """Short-time Fourier transform of batch x samples x 1 (or 2)."""
+    """Short-time Fourier transform of batch x samples x 1 (or 2), or, as onnxruntime has it too, batch x samples."""
     op, (x, step) = call.op, call.inputs[:2]
+    shape = op.shape_of(x)
+    parts = op.constant(np.array([-1]))
+    x = op.Reshape(x, op.Concat(op.Slice(shape, [0], [2], [0]), parts, axis=0))
     window, length = call.input(2), call.input(3)
     if length is None and window is None:
         raise call.error("it has neither a window nor a frame length")
     size = op.Shape(window) if length is None else op.reshape(length, [1])
-    samples = op.Slice(op.shape_of(x), [1], [2], [0])
+    samples = op.Slice(shape, [1], [2], [0])
     stride = op.Cast(op.reshape(step, [1]), to=7)
     size = op.Cast(size, to=7)
     zero, one = (op.constant(np.array(k)) for k in (0, 1))

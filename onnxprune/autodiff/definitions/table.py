@@ -59,15 +59,11 @@ def write_out(model: ir.Model, prefix: str) -> bool:
         inputs = tuple(None if v is None else Tensor(v, op) for v in node.inputs)
         outputs = tuple(Tensor(v, op) for v in node.outputs)
         call = Call(node, op, inputs, outputs, (False,) * len(inputs))
-        return _TABLE[_key(node)][1](call)
+        return _TABLE[node.domain, node.op_type][1](call)
 
     return rewrite(model, prefix, _applies, written)
 
 
 def _applies(node: ir.Node) -> bool:
-    entry = _TABLE.get(_key(node))
+    entry = _TABLE.get((node.domain, node.op_type))
     return entry is not None and entry[0](node)
-
-
-def _key(node: ir.Node) -> tuple[str, str]:
-    return "" if node.domain == "ai.onnx" else node.domain, node.op_type
