@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.calibrate.contraction import Contraction
 
-__all__ = ["Sums", "positions_seen"]
+__all__ = ["Sums", "positions_seen", "rows_looked_at"]
 
 ROWS_PER_COLUMN, FEWER_PER_COLUMN = 12, 4
 """Positions sampled for each column of W, over all samples; more tell nothing new. Of very wide layers, at least."""
@@ -91,12 +91,16 @@ def _add_gram(total: Array, rows: Array) -> None:
         group += each.T @ each
 
 
+def rows_looked_at(columns: int) -> int:
+    """Positions sampled for a layer of so many columns, over all samples, where there are as many."""
+    return max(min(ROWS_PER_COLUMN * columns, MANY_ROWS), FEWER_PER_COLUMN * columns, FEWEST_ROWS)
+
+
 def positions_seen(
     each: Contraction, columns: int, samples: int, positions: int, seed: int
 ) -> Array | None:
     """Which positions of every sample are looked at: the same for all, drawn once; None for all of them."""
-    rows = max(min(ROWS_PER_COLUMN * columns, MANY_ROWS), FEWER_PER_COLUMN * columns, FEWEST_ROWS)
-    wanted = -(-rows // samples)
+    wanted = -(-rows_looked_at(columns) // samples)
     if wanted >= positions:
         return None
     name = sum(map(ord, each.node.outputs[0].name or ""))

@@ -167,6 +167,7 @@ def _around(rows: Rows, seen: Sums, ridge: Ridge, w: Array) -> tuple[Array, Arra
     """Fits to what can be told behind alone, from the plain fit on: weights (G, M, K) and biases (G, M)."""
     found = ahead = (w, shift(seen, w))
     pace = 1.0
+    ridge.invert()
     for _ in range(ROUNDS):
         sums = rows.towards(seen, *ahead)
         w = ridge.fit(sums.cross())

@@ -28,7 +28,7 @@ class Errors:
 
 
 class Ridge:
-    """The regression towards some weights, factored once for many targets.
+    """The regression towards some weights.
 
     Args:
         covariance: Of x, (G, K, K).
@@ -39,14 +39,21 @@ class Ridge:
     def __init__(self, covariance: Array, w0: Array, shrinkage: float) -> None:
         self.shrinkage = shrinkage
         penalty = _penalty(covariance) * shrinkage
-        self._inverse = np.linalg.inv(
-            covariance + penalty[:, :, None] * np.eye(covariance.shape[-1])
-        )
+        self._matrix: Array = covariance + penalty[:, :, None] * np.eye(covariance.shape[-1])
+        self._inverted = False
         self._towards = w0 * penalty[:, None, :]
+
+    def invert(self) -> None:
+        """Makes it ready for many targets: that takes as long as three fits, and each takes next to nothing then."""
+        self._matrix, self._inverted = np.linalg.inv(self._matrix), True
 
     def fit(self, cross: Array) -> Array:
         """The weights that do best where x and the targets have this covariance: both (G, M, K)."""
-        found: Array = (cross + self._towards) @ self._inverse
+        right = cross + self._towards
+        if self._inverted:
+            found: Array = right @ self._matrix
+        else:
+            found = np.linalg.solve(self._matrix, right.transpose(0, 2, 1)).transpose(0, 2, 1)
         return found
 
 

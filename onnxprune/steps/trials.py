@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.calibrate import contractions
+from onnxprune.calibrate import Contraction, contractions
+from onnxprune.calibrate.moments import rows_looked_at
 from onnxprune.graph import clone
 from onnxprune.options import Channel, PruneOptions
 from onnxprune.plan.channels import macs_left
@@ -40,6 +41,8 @@ STAGE = 0.82
 MOST_STAGES = 3
 LAYER = 5e7
 """MACs that it takes as long to compute as to handle a layer."""
+CHEAP_FITS, SYSTEMS = 5e10, 5
+"""MACs of fitting all layers once up to which trials are cheap, and how many rows a column the equations are worth."""
 ASIDE = 0.25
 FEW, SPLITS = 400, 4
 """Samples up to which cheap trials are judged by so many splits: a quarter of them tells two cuts apart by chance."""
@@ -112,13 +115,15 @@ class Trials:
         self._line, self._options, self._clock = line, options, clock
         every = samples_to_fit(data, options)
         effort = macs_left(line.tracing, {}) * len(every) * runs
+        layers = contractions(line.tracing)
+        cheap = effort <= CHEAP and sum(map(_fit_effort, layers)) * runs <= CHEAP_FITS
         self._splits: list[tuple[Dataset, ...]] = [(every,)]
         if every.can_spare(FEWEST):
-            number = SPLITS if effort <= CHEAP and len(every) <= FEW else 1
+            number = SPLITS if cheap and len(every) <= FEW else 1
             seeds = range(options.seed, options.seed + number)
             self._splits = [hold_aside(every, ASIDE, seed) for seed in seeds]
-        self._recipes = recipes(options, effort + LAYER * len(contractions(line.tracing)) * runs)
-        self._repairs = repairs(options, self._moves(every) if effort <= CHEAP else ())
+        self._recipes = recipes(options, effort + LAYER * len(layers) * runs)
+        self._repairs = repairs(options, self._moves(every) if cheap else ())
         model = line.start().model
         self._judges = [Outputs(model, parts[-1], options.providers) for parts in self._splits]
         self._originals = dict[tuple[Repair, int], Original]()
@@ -253,6 +258,12 @@ class Trials:
                 done = self._repaired(best.raw, best.repair, progress, known)
         told = tuple(dict.fromkeys((*notes, what)))
         return replace(done, fitted=replace(done.fitted, notes=told, trials=rows))
+
+
+def _fit_effort(each: Contraction) -> float:
+    """MACs of fitting a layer: second moments of what it reads, and a few systems of equations."""
+    columns = each.columns
+    return each.groups * (rows_looked_at(columns) + SYSTEMS * columns) * columns**2
 
 
 def _rows(route: str, share: float, every: Sequence[Reached], best: Reached) -> list[TrialRow]:
