@@ -28,7 +28,7 @@ from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session
 from onnxprune.sampling.objective import Objective
-from onnxprune.sampling.stream import stream
+from onnxprune.sampling.stream import Answers, stream
 
 __all__ = ["Gate", "Gates", "gates"]
 
@@ -121,7 +121,7 @@ class Gates:
         data: Dataset,
         providers: Sequence[str] = ("cpu",),
     ) -> None:
-        self.dims, self.goal, self.data = list(dims), goal, data
+        self.dims, self.data, self._answers = list(dims), data, Answers(goal)
         self.found = gates(tracing, dims)
         model = _gate_model(tracing, self.found, goal)
         self.session = session(model, providers, frugal=True)
@@ -143,7 +143,7 @@ class Gates:
             f"{PREFIX}{k}": keep_mask(gate.holds, keep).astype(np.float32)
             for k, gate in enumerate(self.found)
         }
-        for loss, *vectors in stream(self.session, self.goal, self.data, progress, masks):
+        for loss, *vectors in stream(self.session, self._answers, self.data, progress, masks):
             one = {dim: np.zeros(dim.size) for dim in self.dims}
             for k, dim, rows in self.maps:
                 for row in rows:

@@ -17,10 +17,37 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run
 from onnxprune.sampling.objective import LABELS, Objective
 
-__all__ = ["samples", "stream"]
+__all__ = ["Answers", "samples", "stream"]
+
+KEPT = 1 << 26
+"""Bytes of answers that are kept."""
 
 Array = np.ndarray
 Feed = dict[str, Array]
+
+
+class Answers:
+    """What a loss is fed for each sample: kept, so that a sample that comes again needs no run of the model for it.
+
+    Args:
+        goal: The loss.
+    """
+
+    def __init__(self, goal: Objective) -> None:
+        self.goal = goal
+        self._kept: dict[tuple[int, int], Feed] = {}
+        self._room = KEPT
+
+    def of(self, number: int, feed: Feed, labels: Array | None, draw: int) -> Feed:
+        """See `Objective.answers`; samples are told apart by their number."""
+        known = self._kept.get((number, draw))
+        if known is not None:
+            return known
+        found = self.goal.answers(feed, labels, draw)
+        self._room -= sum(array.nbytes for array in found.values())
+        if self._room >= 0:
+            self._kept[number, draw] = found
+        return found
 
 
 def samples(data: Dataset) -> Iterator[tuple[Feed, Array | None, int]]:
@@ -40,7 +67,7 @@ def samples(data: Dataset) -> Iterator[tuple[Feed, Array | None, int]]:
 
 def stream(
     made: ort.InferenceSession,
-    goal: Objective,
+    answers: Answers,
     data: Dataset,
     progress: Progress,
     more: Mapping[str, Array] | None = None,
@@ -48,8 +75,8 @@ def stream(
     """What a gradient model gives for each sample (and each draw of it).
 
     Args:
-        made: A session of a model made by `onnxprune.autodiff.gradient` with the loss of `goal`.
-        goal: Feeds the loss.
+        made: A session of a model made by `onnxprune.autodiff.gradient` with the loss that the answers are for.
+        answers: Feed the loss.
         data: The samples, in any order.
         progress: Where it is shown.
         more: Inputs that are the same for every sample.
@@ -60,10 +87,10 @@ def stream(
     names = [output.name for output in made.get_outputs()]
     takes = {value.name: value for value in made.get_inputs()}
     with progress.step("sampling gradients", total=len(data)) as advance:
-        for feed, labels, times in samples(data):
+        for number, (feed, labels, times) in enumerate(samples(data)):
             fed = {**(more or {})} | {name: array for name, array in feed.items() if name in takes}
-            for draw in range(goal.draws):
-                for name, array in goal.answers(feed, labels, draw).items():
+            for draw in range(answers.goal.draws):
+                for name, array in answers.of(number, feed, labels, draw).items():
                     fed[name] = _fitted(array, takes[name], times) if name == LABELS else array
                 found = run(made, fed, names)
                 yield found if times == 1 else [array / times for array in found]
