@@ -26,7 +26,7 @@ from onnxprune.runtime.measure import measure
 from onnxprune.steps import compared, kept_steps, layer_rows, pruned, random_inputs, samples
 from onnxprune.train.finetune import accepted, fit
 from onnxprune.train.options import TrainOptions
-from onnxprune.validate.compare import compare
+from onnxprune.validation.compare import compare
 
 __all__ = ["finetune", "inspect", "prune", "validate"]
 

@@ -32,8 +32,8 @@ from onnxprune.report.data import (
 )
 from onnxprune.runtime.hardware import channel_step
 from onnxprune.runtime.measure import Measured
-from onnxprune.validate.compare import Comparison
-from onnxprune.validate.equality import TOLERANCE, Equality
+from onnxprune.validation.compare import Comparison
+from onnxprune.validation.equality import TOLERANCE, Equality
 
 __all__ = ["comparison_checks", "latency_note", "nothing_to_prune", "proof_check", "report"]
 

@@ -26,7 +26,7 @@ from onnxprune.scores.obs import Curve
 from onnxprune.steps.dead import Dead, without_dead
 from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair, samples_to_fit
-from onnxprune.validate.proof import draws, inexact_dims, prove
+from onnxprune.validation.proof import draws, inexact_dims, prove
 
 __all__ = ["Ready", "alternatives", "ready", "remove_channels"]
 

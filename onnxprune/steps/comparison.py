@@ -17,7 +17,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.inputs import Shapes, random_feed, running_shapes
 from onnxprune.runtime.measure import Measured
 from onnxprune.runtime.synthetic import synthetic
-from onnxprune.validate.compare import Comparison, compare
+from onnxprune.validation.compare import Comparison, compare
 
 __all__ = ["compared", "random_inputs", "samples"]
 

@@ -11,7 +11,7 @@ from onnxprune.plan.channels import is_left_alone
 from onnxprune.report import Check
 from onnxprune.report.build import proof_check
 from onnxprune.runtime.measure import measure
-from onnxprune.validate.equality import largest_error, masked
+from onnxprune.validation.equality import largest_error, masked
 
 __all__ = ["Dead", "without_dead"]
 

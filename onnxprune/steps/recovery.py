@@ -20,7 +20,7 @@ from onnxprune.steps.repair import samples_to_fit
 from onnxprune.steps.training import training_options
 from onnxprune.steps.trials import Trials
 from onnxprune.train.recovery import reestimated, retrained
-from onnxprune.validate.yardstick import Drop, Yardstick
+from onnxprune.validation.yardstick import Drop, Yardstick
 
 __all__ = ["Worker", "finished", "first_row", "holds", "split"]
 

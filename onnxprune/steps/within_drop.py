@@ -19,7 +19,7 @@ from onnxprune.steps.outcome import Outcome
 from onnxprune.steps.recovery import Worker, finished, first_row, split
 from onnxprune.steps.training import passes
 from onnxprune.steps.trials import Trials, are_made
-from onnxprune.validate.yardstick import Yardstick
+from onnxprune.validation.yardstick import Yardstick
 
 __all__ = ["within_drop"]
 

@@ -25,7 +25,7 @@ from onnxprune.train.options import TrainOptions
 from onnxprune.train.runner import Runner, evaluate
 from onnxprune.train.schedules import schedule
 from onnxprune.train.step import training_step
-from onnxprune.validate.accuracy import accuracy_of
+from onnxprune.validation.accuracy import accuracy_of
 
 __all__ = [
     "BlockFit",

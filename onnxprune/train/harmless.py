@@ -15,7 +15,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
 from onnxprune.scores.distance import scores_classes
 from onnxprune.train.augment import augment
-from onnxprune.validate.accuracy import accuracy_of
+from onnxprune.validation.accuracy import accuracy_of
 
 __all__ = ["harmless", "recognised"]
 

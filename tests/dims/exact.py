@@ -25,7 +25,7 @@ from onnxprune.plan.channels import candidates, channel_scores, choose, kept_cou
 from onnxprune.plan.removal import removed
 from onnxprune.runtime.measure import measure
 from onnxprune.scores import Context, get_criterion
-from onnxprune.validate.proof import inexact_dims, prove
+from onnxprune.validation.proof import inexact_dims, prove
 
 TOLERANCE = 2e-4
 """Largest relative difference of an output: float32 sums in another order, on models of a few layers."""

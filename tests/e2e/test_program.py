@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import onnxprune
 from onnxprune.errors import ValidationError
 from onnxprune.graph import replace, weights
 from onnxprune.steps import channels
-from onnxprune.validate.equality import Equality
+from onnxprune.validation.equality import Equality
 from tests.dims.exact import build, constants, difference, masked, session
 from tests.e2e.conftest import Run
 from tests.models import DIGITS
@@ -198,7 +200,7 @@ def test_a_result_that_is_not_exact_is_not_written(
     run: Run, small: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
 ) -> None:
     monkeypatch.setattr(channels, "prove", lambda *_a, **_k: Equality(math.inf, "y", 1))
-    monkeypatch.setattr("onnxprune.validate.proof.prove", lambda *_a, **_k: Equality(0.0, "y", 1))
+    monkeypatch.setattr("onnxprune.validation.proof.prove", lambda *_a, **_k: Equality(0.0, "y", 1))
     out, plan = small.with_name("out.onnx"), small.with_name("plan.json")
     if existing:
         out.write_bytes(b"precious")
@@ -305,3 +307,16 @@ def test_a_single_batch_of_a_model_that_fixes_its_size_is_enough(
     np.savez(data, x=np.random.default_rng(0).standard_normal((32, 6), np.float32))
     report = onnxprune.prune(source, out, data=data, target=target, check_latency=False)
     assert report.after.params < 0.7 * report.before.params
+
+
+def test_no_module_hides_what_the_package_offers(tmp_path: Path) -> None:
+    """Python binds a submodule to its package once it is imported, under the name that a function may have there."""
+    code = """
+import onnxprune, pkgutil, importlib
+for each in pkgutil.walk_packages(onnxprune.__path__, "onnxprune."):
+    if not each.name.endswith("__main__"):
+        importlib.import_module(each.name)
+for name in onnxprune.__all__:
+    assert not isinstance(getattr(onnxprune, name), type(onnxprune)), name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from onnxprune.options import Target
 from onnxprune.report.build import latency_note
 from onnxprune.runtime.latency import Latency, Speed
-from onnxprune.validate.compare import Comparison
+from onnxprune.validation.compare import Comparison
 
 
 @pytest.mark.parametrize(

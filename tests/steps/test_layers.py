@@ -16,7 +16,7 @@ from onnxprune.runtime.data import read_data
 from onnxprune.runtime.sessions import session
 from onnxprune.steps import recovery
 from onnxprune.steps.lines import Stage
-from onnxprune.validate.accuracy import accuracy
+from onnxprune.validation.accuracy import accuracy
 from tests.dims.exact import build
 from tests.dims.exact import session as plain_session
 from tests.models import DIGITS, linear

@@ -21,7 +21,7 @@ from onnxprune.runtime.data import read_data
 from onnxprune.runtime.sessions import session
 from onnxprune.steps import progressive
 from onnxprune.steps.progressive import shares
-from onnxprune.validate.accuracy import accuracy
+from onnxprune.validation.accuracy import accuracy
 from tests.dims.exact import build, constants, difference, masked
 from tests.dims.exact import session as plain_session
 from tests.models import DIGITS, random

@@ -14,7 +14,7 @@ from onnxprune.runtime.dataset import Dataset, hold_aside
 from onnxprune.runtime.sessions import session
 from onnxprune.train import Epoch, TrainOptions, finetune, fit, trainable
 from onnxprune.train.loop import Evaluated
-from onnxprune.validate.accuracy import accuracy
+from onnxprune.validation.accuracy import accuracy
 from tests.train.steps import digits
 
 

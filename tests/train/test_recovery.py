@@ -14,7 +14,7 @@ from onnxprune.errors import DataError, OptionError, ValidationError
 from onnxprune.graph import load, save, weights
 from onnxprune.runtime.data import read_data
 from onnxprune.runtime.sessions import session
-from onnxprune.validate.accuracy import accuracy
+from onnxprune.validation.accuracy import accuracy
 from tests.train.steps import DIGITS
 
 MODEL, CALIBRATION, TEST = (

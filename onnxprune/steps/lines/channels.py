@@ -32,7 +32,7 @@ from onnxprune.steps.outcome import Outcome, channels_plan
 from onnxprune.steps.repair import repair
 from onnxprune.steps.training import kept_places
 from onnxprune.train.blocks import Kept
-from onnxprune.validate.proof import prove
+from onnxprune.validation.proof import prove
 
 __all__ = ["Channels", "ChannelsKept"]
 

@@ -30,8 +30,8 @@ from onnxprune.scores.layers import Looking, looking_at, portion, tried
 from onnxprune.steps.lines.line import Stage, check_shapes
 from onnxprune.steps.outcome import Outcome
 from onnxprune.train.blocks import Kept
-from onnxprune.validate.equality import largest_error
-from onnxprune.validate.proof import draws
+from onnxprune.validation.equality import largest_error
+from onnxprune.validation.proof import draws
 
 __all__ = ["LayerGone", "Layers", "branches_left", "layer_row"]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.validate.margins import lost, margins
+from onnxprune.validation.margins import lost, margins
 
 
 def drawn(n: int, seed: int, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:

@@ -19,8 +19,8 @@ from onnxprune.errors import DataError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run
 from onnxprune.sampling.objective import own_classes
-from onnxprune.validate.accuracy import answers_of, class_scores, sample_scores
-from onnxprune.validate.margins import margins
+from onnxprune.validation.accuracy import answers_of, class_scores, sample_scores
+from onnxprune.validation.margins import margins
 
 __all__ = ["Labels", "OwnAnswers", "Scores"]
 

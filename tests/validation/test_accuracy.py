@@ -9,7 +9,7 @@ from onnx import helper
 from onnxprune.errors import DataError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session
-from onnxprune.validate.accuracy import Accuracy, accuracy
+from onnxprune.validation.accuracy import Accuracy, accuracy
 from tests.models import random, write
 
 

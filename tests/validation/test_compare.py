@@ -9,7 +9,7 @@ import pytest
 from onnxprune.errors import OptionError
 from onnxprune.graph import load
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.validate.compare import compare
+from onnxprune.validation.compare import compare
 from tests.models import linear, random
 
 
@@ -63,7 +63,7 @@ def test_nothing_to_compare_on(pair: tuple[Path, Path]) -> None:
 
 def test_latency_is_that_of_one_sample(pair: tuple[Path, Path]) -> None:
     seen: list[int] = []
-    from onnxprune.validate import compare as module
+    from onnxprune.validation import compare as module
 
     def spy(before: object, after: object, feed: dict[str, np.ndarray], seconds: float) -> None:
         seen.append(len(feed["x"]))

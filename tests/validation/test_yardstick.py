@@ -8,9 +8,9 @@ import pytest
 
 from onnxprune.graph import load
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.validate.accuracy import sample_scores
-from onnxprune.validate.right import Scores
-from onnxprune.validate.yardstick import Yardstick, drop_of
+from onnxprune.validation.accuracy import sample_scores
+from onnxprune.validation.right import Scores
+from onnxprune.validation.yardstick import Yardstick, drop_of
 from tests.models import linear, random
 
 

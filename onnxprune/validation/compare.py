@@ -16,8 +16,8 @@ from onnxprune.runtime.latency import Speed, speed
 from onnxprune.runtime.pieces import is_large, outputs
 from onnxprune.runtime.providers import resolve
 from onnxprune.runtime.sessions import session
-from onnxprune.validate.accuracy import Accuracy, accuracy, accuracy_of
-from onnxprune.validate.drift import Drift, drift, drift_between, matched_outputs
+from onnxprune.validation.accuracy import Accuracy, accuracy, accuracy_of
+from onnxprune.validation.drift import Drift, drift, drift_between, matched_outputs
 
 __all__ = ["Comparison", "compare"]
 

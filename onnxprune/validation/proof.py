@@ -13,8 +13,8 @@ from onnxprune.errors import ModelError, ValidationError
 from onnxprune.graph.cost import macs
 from onnxprune.runtime.inputs import random_feed
 from onnxprune.runtime.sessions import run, session
-from onnxprune.validate.equality import RUNS, Equality, compare_runs, masked
-from onnxprune.validate.rank_one import is_big, positive, rank_one
+from onnxprune.validation.equality import RUNS, Equality, compare_runs, masked
+from onnxprune.validation.rank_one import is_big, positive, rank_one
 
 __all__ = ["draws", "inexact_dims", "prove"]
 

@@ -6,9 +6,9 @@ import pytest
 from onnxprune.dims import Keep, Tracing, cut
 from onnxprune.errors import ModelError, ValidationError
 from onnxprune.graph import weights
-from onnxprune.validate import proof
-from onnxprune.validate.equality import Equality, masked, relative_error
-from onnxprune.validate.proof import inexact_dims, prove
+from onnxprune.validation import proof
+from onnxprune.validation.equality import Equality, masked, relative_error
+from onnxprune.validation.proof import inexact_dims, prove
 from tests.loaded import traced
 
 TEXT = "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }"

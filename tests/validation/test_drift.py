@@ -11,7 +11,7 @@ from onnx import helper
 
 from onnxprune.errors import ModelError
 from onnxprune.runtime.sessions import session
-from onnxprune.validate.drift import Drift, drift
+from onnxprune.validation.drift import Drift, drift
 from tests.dims.exact import build
 from tests.models import linear, random, write
 

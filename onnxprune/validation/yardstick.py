@@ -28,8 +28,8 @@ import onnx_ir as ir
 
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session
-from onnxprune.validate.margins import lost
-from onnxprune.validate.right import Labels, OwnAnswers, Scores
+from onnxprune.validation.margins import lost
+from onnxprune.validation.right import Labels, OwnAnswers, Scores
 
 __all__ = ["Drop", "Yardstick", "drop_of"]
 
