@@ -62,6 +62,7 @@ def inspect(input: str | Path, progress: Progress | None = None, **options: Any)
         **options: Fields of `PruneOptions` by name.
     """
     chosen = PruneOptions.of(**options)
+    _check_files({"the input": Path(input), "the data": chosen.data}, {"the report": chosen.report})
     report = pipeline.inspect(Path(input), chosen, progress=progress or Silent())
     if chosen.report is not None:
         write_report(report, chosen.report)
@@ -80,6 +81,8 @@ def validate(
         **options: Of `PruneOptions`: data, providers, seed, report, check_drift, check_latency.
     """
     chosen = PruneOptions.of(**options)
+    read = {"the first model": Path(before), "the second": Path(after), "the data": chosen.data}
+    _check_files(read, {"the report": chosen.report})
     report = pipeline.validate(Path(before), Path(after), chosen, progress=progress or Silent())
     if chosen.report is not None:
         write_report(report, chosen.report)
@@ -119,11 +122,12 @@ def finetune(
     source, target = Path(input), Path(output)
     original = None if teacher is None else Path(teacher)
     tests = None if evaluation is None else Path(evaluation)
-    if report is not None:
-        check_report(Path(report))
-    _check_apart(
-        {"the input": source, "the data": Path(data), "the teacher": original},
-        {"the output": target, "the report": None if report is None else Path(report)},
+    page = None if report is None else Path(report)
+    if page is not None:
+        check_report(page)
+    read = {"the input": source, "the data": Path(data), "the teacher": original}
+    _check_files(
+        {**read, "the evaluation's data": tests}, {"the output": target, "the report": page}
     )
     found = pipeline.finetune(
         source,
@@ -132,10 +136,11 @@ def finetune(
         chosen,
         teacher=original,
         evaluation=tests,
+        report=page,
         progress=progress or Silent(),
     )
-    if report is not None:
-        write_report(found, report)
+    if page is not None:
+        write_report(found, page)
     return found
 
 
@@ -143,15 +148,17 @@ def _check_paths(input: Path, output: Path | None, options: PruneOptions) -> Non
     """Raises OptionError where two of the files are one, OnnxPruneError where one cannot be written."""
     if output is None and not options.dry_run:
         raise OptionError("no output file: name one, or ask for a dry run")
-    written = {"the output": output, "the plan": options.plan, "the report": options.report}
-    _check_apart({"the input": input}, written)
-    for role, path in written.items():
-        if path is not None and not (role == "the output" and options.dry_run):
-            check_target(path)
+    written = {
+        "the output": None if options.dry_run else output,
+        "the plan": options.plan,
+        "the report": options.report,
+    }
+    read = {"the input": input, "the data": options.data}
+    _check_files({**read, "the output": output if options.dry_run else None}, written)
 
 
-def _check_apart(read: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
-    """Raises OptionError where a file that is written is one of the others."""
+def _check_files(read: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
+    """Raises OptionError where a file that is written is one of the others, OnnxPruneError where it cannot be."""
     seen = dict(read)
     for role, path in written.items():
         for other_role, other in seen.items():
@@ -159,4 +166,6 @@ def _check_apart(read: Mapping[str, Path | None], written: Mapping[str, Path | N
                 raise OptionError(
                     f"{role} would overwrite {other_role}, {other}: name another file"
                 )
+        if path is not None:
+            check_target(path)
         seen[role] = path

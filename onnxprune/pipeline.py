@@ -12,7 +12,7 @@ from pathlib import Path
 
 from onnxprune.dims import trace
 from onnxprune.errors import DataError
-from onnxprune.graph import inline, load, save
+from onnxprune.graph import check_spared, inline, load, save
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
 from onnxprune.plan.losses import losses_by_dim
@@ -46,6 +46,7 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
     clock = Clock()
     with clock.step("load"):
         original = load(input)
+        check_spared(original, (options.plan, options.report))
         data = None if options.data is None else samples(options, original)
     with kept_steps(original, output, data, options) as checkpoint:
         done = pruned(original, data, options, progress, clock, checkpoint)
@@ -91,7 +92,9 @@ def inspect(input: Path, options: PruneOptions, progress: Progress) -> Report:
     """What of a model can be cut, what not and why, and what it costs: with data, in accuracy too. Writes nothing."""
     clock = Clock()
     with clock.step("load"):
-        model = inline(load(input))
+        loaded = load(input)
+        check_spared(loaded, (options.report,))
+        model = inline(loaded)
         data = None if options.data is None else samples(options, model)
     with clock.step("measure"):
         given = {} if data is None else data.shapes_of_one
@@ -123,6 +126,8 @@ def validate(before: Path, after: Path, options: PruneOptions, progress: Progres
     clock = Clock()
     with clock.step("load"):
         a, b = load(before), load(after)
+        for model in (a, b):
+            check_spared(model, (options.report,))
         data = None if options.data is None else samples(options, a)
     with clock.step("compare"):
         feeds = data or random_inputs(a, None, options.seed, options.shapes)
@@ -147,6 +152,7 @@ def finetune(
     *,
     teacher: Path | None = None,
     evaluation: Path | None = None,
+    report: Path | None = None,
     progress: Progress,
 ) -> Report:
     """Trains a model file on a data set.
@@ -158,6 +164,7 @@ def finetune(
         options: How.
         teacher: The original model, whose outputs are to be followed.
         evaluation: Other samples, that both models are compared on at the end.
+        report: Where the report is going to be written.
         progress: Where it is shown.
 
     Raises:
@@ -170,6 +177,8 @@ def finetune(
         model = load(input)
         samples = read_data(data, model)
         original = None if teacher is None else load(teacher)
+        for each in (model, *([original] if original is not None else [])):
+            check_spared(each, (output, report))
         tests = None if evaluation is None else read_data(evaluation, model)
     if samples.labels is None and original is None:
         raise DataError(

@@ -18,7 +18,7 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -85,7 +85,7 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
     for target in targets:
         check_target(target)
     if SOURCE in model.meta and not same_file(path, model.meta[SOURCE]):
-        _check_apart(targets, [model.meta[SOURCE], *model.meta[DATA_FILES]])
+        check_spared(model, targets)
     with ExitStack() as stack:
         try:
             data = None
@@ -122,13 +122,19 @@ def check_target(path: Path) -> None:
         raise OnnxPruneError(f"cannot write {path}: the file is write-protected")
 
 
-def _check_apart(targets: list[Path], sources: list[Path]) -> None:
-    """The files of the model that was loaded are not overwritten by those of another."""
+def check_spared(model: ir.Model, targets: Iterable[Path | None]) -> None:
+    """None of the files that a model was read from, and is still read from, may be written.
+
+    Raises:
+        OnnxPruneError: One of the targets is one of them.
+    """
+    source = model.meta.get(SOURCE)
+    files = [*([source] if source is not None else []), *model.meta.get(DATA_FILES, ())]
     for target in targets:
-        for source in sources:
-            if same_file(target, source):
+        for file in files:
+            if target is not None and same_file(target, file):
                 raise OnnxPruneError(
-                    f"writing {targets[0]} would overwrite {source}, which the input needs; "
+                    f"writing {target} would overwrite {file}, which the input needs; "
                     "choose another name"
                 )
 

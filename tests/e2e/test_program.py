@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune.errors import ValidationError
+from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.graph import replace, weights
 from onnxprune.steps import channels
 from onnxprune.validation.equality import Equality
@@ -320,3 +320,32 @@ for name in onnxprune.__all__:
     assert not isinstance(getattr(onnxprune, name), type(onnxprune)), name
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_nothing_that_is_read_is_written(tmp_path: Path) -> None:
+    model = build(
+        "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
+        w1=(6, 16),
+        w2=(16, 5),
+    )
+    source, data = tmp_path / "in.onnx", tmp_path / "x.npz"
+    onnx.save(model, source, save_as_external_data=True, location="w.bin", size_threshold=0)
+    rng = np.random.default_rng(0)
+    np.savez(data, x=rng.standard_normal((32, 6), np.float32), labels=rng.integers(0, 5, 32))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    out = tmp_path / "out.onnx"
+    for call in (
+        lambda: onnxprune.prune(source, data, data=data),
+        lambda: onnxprune.prune(source, out, data=data, plan=data),
+        lambda: onnxprune.prune(source, out, plan=tmp_path / "w.bin"),
+        lambda: onnxprune.prune(source, tmp_path / "w.bin"),
+        lambda: onnxprune.finetune(source, data, data),
+        lambda: onnxprune.finetune(source, data, data, evaluation=data),
+    ):
+        with pytest.raises(OnnxPruneError, match="would overwrite"):
+            call()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    nowhere = tmp_path / "nowhere" / "r.json"
+    with pytest.raises(OnnxPruneError, match="does not exist"):
+        onnxprune.finetune(source, out, data, report=nowhere)
+    assert not out.exists()
