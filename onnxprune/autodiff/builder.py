@@ -253,6 +253,11 @@ class Ops:
         """`x` as `dtype`; itself if it is that already."""
         return x if x.dtype == dtype else self.Cast(x, to=int(dtype))
 
+    def one_hot(self, indices: Tensor, depth: Tensor, axis: int, dtype: ir.DataType) -> Tensor:
+        """1 at the indices, 0 elsewhere; onnxruntime only makes some types."""
+        ends = self.constant(np.array([0.0, 1.0]), ir.DataType.FLOAT)
+        return self.cast(self.OneHot(indices, depth, ends, axis=axis), dtype)
+
     def where(self, condition: Tensor, x: Tensor, y: Tensor | float) -> Tensor:
         """`x` where the condition holds, else `y`."""
         return self.Where(condition, x, y)

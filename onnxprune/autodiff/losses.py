@@ -132,8 +132,7 @@ class CrossEntropy:
         assert z.value.shape is not None
         sizes = [dim for i, dim in enumerate(z.value.shape.dims) if i != axis]
         labels = _input(op, values, self.labels, ir.DataType.INT64, ir.Shape(sizes))
-        ends = op.constant(np.array([0.0, 1.0]), z.dtype)
-        hard = op.OneHot(labels, op.constant(np.array(classes)), ends, axis=axis)
+        hard = op.one_hot(labels, op.constant(np.array(classes)), axis, z.dtype)
         q = hard * (1.0 - self.smoothing) + self.smoothing / classes if self.smoothing else hard
         scale = _scale(op, z, axis, self.reduction)
         loss = -op.ReduceSum(q * op.LogSoftmax(z, axis=axis), keepdims=0) * scale

@@ -21,7 +21,7 @@ from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session
 from onnxprune.sampling.objective import Objective
-from onnxprune.sampling.stream import Answers, stream
+from onnxprune.sampling.stream import Answers, samples, stream
 
 __all__ = ["MEAN", "RMS", "element_statistics", "has_gradient", "target"]
 
@@ -101,7 +101,8 @@ def element_statistics(
         NoGradientError: A weight has no gradient, or an op no rule.
     """
     targets = list(dict.fromkeys(target(model, weight) for weight in chosen.values()))
-    made = session(gradient(model, goal.loss, targets), providers, frugal=True)
+    feed, _, _ = next(samples(data))
+    made = session(gradient(model, goal.loss, targets, feeds=feed), providers, frugal=True)
     total: dict[str, dict[str, Array]] = {kind: {} for kind in kinds}
     for _loss, *found in stream(made, Answers(goal), data, progress):
         for name, array in zip(targets, found, strict=True):

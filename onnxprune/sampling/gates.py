@@ -28,7 +28,7 @@ from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import session
 from onnxprune.sampling.objective import Objective
-from onnxprune.sampling.stream import Answers, stream
+from onnxprune.sampling.stream import Answers, samples, stream
 
 __all__ = ["Gate", "Gates", "gates"]
 
@@ -123,7 +123,8 @@ class Gates:
     ) -> None:
         self.dims, self.data, self._answers = list(dims), data, Answers(goal)
         self.found = gates(tracing, dims)
-        model = _gate_model(tracing, self.found, goal)
+        feed, _, _ = next(samples(data))
+        model = _gate_model(tracing, self.found, goal, feed)
         self.session = session(model, providers, frugal=True)
         self.maps = [
             (k, dim, positions(gate.holds, dim))
@@ -152,7 +153,9 @@ class Gates:
             yield float(loss), one
 
 
-def _gate_model(tracing: Tracing, found: Sequence[Gate], goal: Objective) -> ir.Model:
+def _gate_model(
+    tracing: Tracing, found: Sequence[Gate], goal: Objective, feed: Mapping[str, Array]
+) -> ir.Model:
     """The model that takes a mask for each gate, and gives sum x dL/dx along its axis, after the loss."""
     model = clone(tracing.model)
     nodes, values = list(model.graph), dict(_values(model.graph))
@@ -160,7 +163,8 @@ def _gate_model(tracing: Tracing, found: Sequence[Gate], goal: Objective) -> ir.
         _insert(model.graph, k, gate, None if gate.node is None else nodes[gate.node], values)
         for k, gate in enumerate(found)
     ]
-    differentiated = gradient(model, goal.loss, names)
+    masks = {f"{PREFIX}{k}": np.ones(size(gate.holds), "f4") for k, gate in enumerate(found)}
+    differentiated = gradient(model, goal.loss, names, feeds={**feed, **masks})
     graph = differentiated.graph
     op = Ops(graph, "product/")
     known, outputs = dict(_values(graph)), list(graph.outputs)[1:]
@@ -187,13 +191,13 @@ def _insert(
     """Multiplies what a node reads by a mask, and gives back the product's name."""
     value = values[gate.value] if reader is None else reader.inputs[gate.index]
     assert value is not None
-    dtype = value.dtype or ir.DataType.FLOAT
+    uses = list(value.uses()) if reader is None else [(reader, gate.index)]
     n = size(gate.holds)
     mask = ir.Value(name=f"{PREFIX}{k}", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([n]))
     graph.inputs.append(mask)
     shape = ir.tensor(np.array([n, *[1] * (gate.rank - gate.axis - 1)], np.int64))
     target = ir.Node("", "Constant", [], [ir.AttrTensor("value", shape)], num_outputs=1)
-    cast = ir.Node("", "Cast", [mask], [ir.AttrInt64("to", int(dtype))], num_outputs=1)
+    cast = ir.Node("", "CastLike", [mask, value], num_outputs=1)
     wide = ir.Node("", "Reshape", [cast.outputs[0], target.outputs[0]], num_outputs=1)
     product = ir.Node("", "Mul", [value, wide.outputs[0]], num_outputs=1)
     new = [target, cast, wide, product]
@@ -201,14 +205,12 @@ def _insert(
         node.name = node.outputs[0].name = f"{PREFIX}{k}/{part}"
     if reader is not None:
         graph.insert_before(reader, new)
-        reader.replace_input_with(gate.index, product.outputs[0])
     else:
-        uses = list(value.uses())
         maker = value.producer()
         assert maker is not None
         graph.insert_after(maker, new)
-        for node, index in uses:
-            node.replace_input_with(index, product.outputs[0])
+    for node, index in uses:
+        node.replace_input_with(index, product.outputs[0])
     return f"{PREFIX}{k}/open"
 
 

@@ -64,8 +64,7 @@ class LogLikelihood:
         assert p.value.shape is not None
         sizes = [size for k, size in enumerate(p.value.shape.dims) if k != axis]
         labels = _input(op, self.labels, ir.DataType.INT64, ir.Shape(sizes))
-        ends = op.constant(np.array([0.0, 1.0]), p.dtype)
-        hard = op.OneHot(labels, op.constant(np.array(p.shape[axis])), ends, axis=axis)
+        hard = op.one_hot(labels, op.constant(np.array(p.shape[axis])), axis, p.dtype)
         safe = op.Max(p, op.constant(np.array(TINY), p.dtype))
         return -op.ReduceSum(hard * op.Log(safe), keepdims=0), [(p, -(hard / safe))]
 

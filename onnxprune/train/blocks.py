@@ -136,17 +136,19 @@ def comparable(student: ir.Model, teacher: ir.Model, data: Dataset, kept: Kept) 
         data: Samples, to learn shapes from.
         kept: Of the values that have lost places, those that are left; others must be of the same shape.
     """
-    shapes = [
-        {value.name: shape for value, shape in measure(model, data.shapes_of_one).shapes.items()}
-        for model in (student, teacher)
-    ]
+    one = data.shapes_of_one
+    two = {name: (2, *shape[1:]) for name, shape in one.items()}
+    ours, original, doubled = (
+        {value.name: shape for value, shape in measure(model, shapes).shapes.items()}
+        for model, shapes in ((student, one), (teacher, one), (student, two))
+    )
     found = {}
-    for name, shape in shapes[0].items():
+    for name, shape in ours.items():
         if not name or not shape:
             continue
-        theirs = shapes[1].get(name)
+        theirs = original.get(name)
         if theirs is not None and name in kept:
             theirs = tuple(len(places) for places in kept[name])
-        if shape == theirs and shape[0] == 1:
+        if shape == theirs and shape[0] == 1 and doubled.get(name) == (2, *shape[1:]):
             found[name] = 4 * math.prod(shape)
     return found

@@ -152,3 +152,15 @@ def test_numbers_that_make_no_loss(loss: Loss) -> None:
 def test_an_output_that_is_not_there() -> None:
     with pytest.raises(NoGradientError, match="nothing"):
         gradient(identity(), CrossEntropy("nothing"), ["x0"])
+
+
+def test_cross_entropy_in_double_precision() -> None:
+    """onnxruntime has no OneHot of doubles."""
+    model = one_node("Softmax", [Z], axis=1)[0]
+    value, grad = run(
+        gradient(model, CrossEntropy("y0"), ["x0"]),
+        {"x0": Z, "labels": LABELS},
+        ["loss", "x0.grad"],
+    )
+    assert float(value) == pytest.approx(cross_entropy(Z, 0.0), rel=1e-9)
+    np.testing.assert_allclose(grad, numeric(lambda z: cross_entropy(z, 0.0), Z), atol=1e-8)

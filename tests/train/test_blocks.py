@@ -13,6 +13,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
 from onnxprune.train import trainable, untie
 from onnxprune.train.blocks import blocks_of, comparable, extract, own_inputs
+from tests.loaded import loaded
 from tests.train.steps import digits
 
 RESIDUAL = """
@@ -88,3 +89,22 @@ def test_values_that_lost_places_are_compared_where_some_are_left() -> None:
     names = comparable(model, model, data, lost)
     assert "t" not in names  # told to have three places, it has four
     assert names["z"] == 16
+
+
+def test_a_state_of_one_direction_is_not_one_of_one_sample() -> None:
+    """The last hidden state of an LSTM is (directions, samples, hidden): with one sample it looks like a sample's."""
+    model = loaded(
+        """(float[N,T,6] x) => (float[N,5] y) {
+            t = Transpose<perm=[1,0,2]>(x)
+            all, last = LSTM<hidden_size=4>(t, w, r)
+            s = Squeeze(last, first)
+            y = MatMul(s, v)
+        }""",
+        w=(1, 16, 6),
+        r=(1, 16, 4),
+        v=(4, 5),
+        first=np.array([0]),
+    )
+    found = comparable(model, model, Dataset({"x": np.zeros((3, 7, 6), np.float32)}), {})
+    assert "last" not in found
+    assert "s" in found

@@ -167,7 +167,7 @@ def reverse_sequence(call: Call, dy: Tensor) -> Gradients:
 def one_hot(call: Call, dy: Tensor) -> Gradients:
     """To the values [off, on]."""
     op, (indices, depth, _) = call.op, call.inputs
-    ends = op.constant(np.array([0.0, 1.0]), dy.dtype)
-    on = op.ReduceSum(dy * op.OneHot(indices, depth, ends, axis=call.int("axis", -1)), keepdims=0)
+    hot = op.one_hot(indices, depth, call.int("axis", -1), dy.dtype)
+    on = op.ReduceSum(dy * hot, keepdims=0)
     off = op.ReduceSum(dy, keepdims=0) - on
     return None, None, op.Concat(op.Unsqueeze(off, [0]), op.Unsqueeze(on, [0]), axis=0)
