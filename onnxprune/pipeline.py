@@ -13,6 +13,7 @@ from pathlib import Path
 from onnxprune.dims import trace
 from onnxprune.errors import DataError
 from onnxprune.graph import check_spared, inline, load, save
+from onnxprune.graph.patterns import leave_alone
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import candidates
 from onnxprune.plan.losses import losses_by_dim
@@ -47,6 +48,7 @@ def prune(input: Path, output: Path | None, options: PruneOptions, progress: Pro
     with clock.step("load"):
         original = load(input)
         check_spared(original, (options.plan, options.report))
+        leave_alone(original, options.exclude)
         data = None if options.data is None else samples(options, original)
     with kept_steps(original, output, data, options) as checkpoint:
         done = pruned(original, data, options, progress, clock, checkpoint)
@@ -94,6 +96,7 @@ def inspect(input: Path, options: PruneOptions, progress: Progress) -> Report:
     with clock.step("load"):
         loaded = load(input)
         check_spared(loaded, (options.report,))
+        leave_alone(loaded, options.exclude)
         model = inline(loaded)
         data = None if options.data is None else samples(options, model)
     with clock.step("measure"):

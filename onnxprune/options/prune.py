@@ -349,7 +349,7 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """
     name, equals, sizes = text.rpartition("=")
     parts = sizes.strip().split("x") if sizes.strip() else []
-    if not (name and equals and all(part.isdecimal() for part in parts)):
+    if not (name and equals and all(part.isdecimal() and int(part) > 0 for part in parts)):
         raise OptionError(
             f"a shape is NAME=1x3x224x224, with the sizes of every axis, not {text!r}"
         )

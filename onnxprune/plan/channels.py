@@ -28,9 +28,9 @@ from onnxprune.dims import (
 from onnxprune.dims.axis import children
 from onnxprune.graph import Weight
 from onnxprune.graph.cost import LEARNED, macs
+from onnxprune.graph.patterns import is_named
 from onnxprune.options import PruneOptions
 from onnxprune.plan.rounding import least_of, step_of
-from onnxprune.plan.weights import is_excluded
 from onnxprune.runtime.hardware import channel_step
 from onnxprune.scores import Context, Criterion
 
@@ -70,7 +70,7 @@ def is_left_alone(info: DimInfo, patterns: Sequence[str]) -> bool:
     """Whether a tensor that a Dim is part of, or a node that reads it, is excluded."""
     names = {use.weight.name for use, _ in info.slices}
     names |= {use.node.name for use, _ in info.slices if use.node is not None and use.node.name}
-    return is_excluded(names, patterns)
+    return is_named(names, patterns)
 
 
 def _once_per_axis(

@@ -11,10 +11,11 @@ import onnx_ir as ir
 from onnxprune.dims import Dim, Keep, Tracing
 from onnxprune.errors import OptionError
 from onnxprune.graph import Weight
+from onnxprune.graph.patterns import is_named
 from onnxprune.options import PruneOptions
 from onnxprune.plan.budget import macs_cost
 from onnxprune.plan.contraction import operands
-from onnxprune.plan.weights import is_excluded, weight_names
+from onnxprune.plan.weights import weight_names
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.sampling.elements import element_statistics
@@ -75,7 +76,7 @@ def masks_context(
     chosen = {
         names[operand.weight.value]: operand.weight
         for operand in operands(model)[0]
-        if not is_excluded(operand.names, options.exclude)
+        if not is_named(operand.names, options.exclude)
     }
     return element_context(model, chosen, options, data, progress)
 

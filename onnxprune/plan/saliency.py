@@ -12,11 +12,12 @@ from onnxprune.calibrate.contraction import contractions, data_axis
 from onnxprune.dims import Dim, DimInfo, Tracing, leaves, trace
 from onnxprune.errors import OptionError
 from onnxprune.graph import Weight
+from onnxprune.graph.patterns import is_named
 from onnxprune.options import PruneOptions
 from onnxprune.plan.channels import channel_scores, scored_weights
 from onnxprune.plan.contraction import operands
 from onnxprune.plan.gradients import element_context, masks_context
-from onnxprune.plan.weights import is_excluded, weight_names
+from onnxprune.plan.weights import weight_names
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.measure import measure
@@ -78,7 +79,7 @@ def context_for_masks(
     chosen: dict[str, Weight] = {
         names[operand.weight.value]: operand.weight
         for operand in operands(model)[0]
-        if not is_excluded(operand.names, options.exclude)
+        if not is_named(operand.names, options.exclude)
     }
     for name, weight in chosen.items():
         if weight.value not in norms:

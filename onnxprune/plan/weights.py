@@ -10,15 +10,15 @@ to find the cut, one to mark). What stays in memory are the packed masks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.graph import Weight, weights
+from onnxprune.graph.patterns import is_named
 from onnxprune.options import NM, Block, Channel, PruneOptions
 from onnxprune.plan.contraction import Operand, operands
 from onnxprune.plan.masks import BoolArray, Layout, block_saliency, nm_mask, spread_blocks
@@ -28,7 +28,7 @@ from onnxprune.progress import Progress, Silent
 from onnxprune.scores import Context, Criterion, get_criterion
 from onnxprune.scores.criterion import Array
 
-__all__ = ["is_excluded", "plan_weights", "weight_names"]
+__all__ = ["plan_weights", "weight_names"]
 
 
 def plan_weights(
@@ -87,13 +87,6 @@ def weight_names(model: ir.Model) -> dict[ir.Value, str]:
     return names
 
 
-def is_excluded(names: Iterable[str], patterns: Sequence[str]) -> bool:
-    """Whether any of the names is one of the patterns (`*`, `?` and `[...]` as in file names, case matters)."""
-    return any(
-        name == pattern or fnmatchcase(name, pattern) for name in names for pattern in patterns
-    )
-
-
 @dataclass(frozen=True)
 class _Item:
     name: str
@@ -112,7 +105,7 @@ class _Job:
 
     def refusal(self, operand: Operand) -> str:
         """Why this run leaves the operand alone; empty where it does not."""
-        if is_excluded(operand.names, self.options.exclude):
+        if is_named(operand.names, self.options.exclude):
             return "excluded"
         granularity, axes = self.options.granularity, operand.axes
         if isinstance(granularity, (NM, Block)) and axes.contraction is None:

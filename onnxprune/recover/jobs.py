@@ -18,6 +18,7 @@ from onnxprune.calibrate.contraction import Contraction, contractions
 from onnxprune.calibrate.views import View, view_of
 from onnxprune.dims import Keep, Tracing, keep_mask
 from onnxprune.graph.flow import read_values
+from onnxprune.graph.patterns import LEFT_ALONE, is_named
 
 __all__ = ["Job", "affected_jobs", "bias_place", "own_bias", "twin_groups"]
 
@@ -27,7 +28,7 @@ Array = np.ndarray
 def affected_jobs(
     tracing: Tracing, keep: Keep, pruned: ir.Model, changed: Collection[str] = ()
 ) -> list[Job]:
-    """The contractions whose input is not what it was, in graph order; not those whose weight is shared.
+    """The contractions whose input is not what it was, in graph order; not those whose weight is shared or excluded.
 
     Args:
         tracing: The original.
@@ -38,7 +39,15 @@ def affected_jobs(
     found = [each for each in contractions(tracing) if each.output is not None]
     twins = _twins(pruned)
     reached = _affected(tracing, keep, found, changed)
-    return [job for each in reached if (job := _job(each, tracing, keep, twins, found)) is not None]
+    jobs = (_job(each, tracing, keep, twins, found) for each in reached)
+    return [job for job in jobs if job is not None and not _is_left_alone(job, tracing)]
+
+
+def _is_left_alone(job: Job, tracing: Tracing) -> bool:
+    """Whether the user has excluded the weight, its bias or the node."""
+    values = (job.each.view.source, *job.each.node.inputs)
+    names = [value.name for value in values if value is not None and value.name]
+    return is_named([*names, job.each.node.name or ""], tracing.model.meta.get(LEFT_ALONE, ()))
 
 
 @dataclass(frozen=True, eq=False)

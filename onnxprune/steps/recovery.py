@@ -114,7 +114,7 @@ class Worker:
             return replace(stage, model=model, notes=(*stage.notes, note))
         if recover != "finetune" or not epochs:
             return stage
-        train = replace(training_options(self.options), epochs=epochs)
+        train = replace(training_options(self.options, stage.model), epochs=epochs)
         with self.clock.step("train"):
             original, kept = self.line.start().model, self.line.kept(stage.gone)
             found = retrained(original, stage.model, self.used, train, self.progress, kept)

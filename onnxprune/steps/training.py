@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Keep, Tracing, keep_mask
+from onnxprune.graph.patterns import excluded_weights
 from onnxprune.options import PruneOptions
 from onnxprune.progress import Progress
 from onnxprune.report.training import training_check, training_notes
@@ -27,7 +28,9 @@ def trained(
         note = reestimated(done.pruned, data, progress, options.providers)
         return replace(done, notes=(*done.notes, note))
     kept = None if done.tracing is None else kept_places(done.tracing, done.keep)
-    found = retrained(original, done.pruned, data, training_options(options), progress, kept)
+    found = retrained(
+        original, done.pruned, data, training_options(options, done.pruned), progress, kept
+    )
     checks, notes = (*done.checks, training_check(found)), (*done.notes, *training_notes(found))
     return replace(done, pruned=found.model, checks=checks, notes=notes)
 
@@ -42,10 +45,12 @@ def kept_places(tracing: Tracing, keep: Keep) -> dict[str, tuple[np.ndarray, ...
     return found
 
 
-def training_options(options: PruneOptions) -> TrainOptions:
-    """The options of training, with the seed and providers of the run."""
+def training_options(options: PruneOptions, model: ir.Model | None = None) -> TrainOptions:
+    """The options of training, with the seed and providers of the run; what is excluded of a model is not trained."""
     chosen = options.train or TrainOptions()
-    return replace(chosen, seed=options.seed, providers=options.providers)
+    alone = () if model is None else excluded_weights(model, options.exclude)
+    exclude = (*chosen.exclude, *alone)
+    return replace(chosen, seed=options.seed, providers=options.providers, exclude=exclude)
 
 
 def passes(data: Dataset, options: PruneOptions) -> int:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import NothingToPruneError, OptionError
 from onnxprune.graph import Weight, clone, weights
+from onnxprune.graph.patterns import is_named
 
 __all__ = ["trainable", "untie"]
 
@@ -75,13 +75,13 @@ def trainable(
         if weight.graph is model.graph and weight.dtype in _TYPES and 0 not in weight.shape
     ]
     for pattern in (*include, *exclude):
-        if not any(fnmatchcase(weight.name, pattern) for weight in found):
+        if not any(is_named([weight.name], [pattern]) for weight in found):
             raise OptionError(f"no float constant of the model is named {pattern!r}")
     chosen = [
         weight
         for weight in found
-        if not _named(weight, exclude)
-        and (_named(weight, include) if include else _is_weight(weight))
+        if not is_named([weight.name], exclude)
+        and (is_named([weight.name], include) if include else _is_weight(weight))
     ]
     if not chosen:
         raise NothingToPruneError("nothing to train: the model has no float weights that are left")
@@ -132,10 +132,6 @@ def _is_vector(node: ir.Node) -> bool:
         and len(source.const_value.shape) == 1
         and not output.is_graph_output()
     )
-
-
-def _named(weight: Weight, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(weight.name, pattern) for pattern in patterns)
 
 
 def _is_weight(weight: Weight) -> bool:

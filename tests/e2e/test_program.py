@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune.errors import OnnxPruneError, ValidationError
+from onnxprune.errors import OnnxPruneError, OptionError, ValidationError
 from onnxprune.graph import replace, weights
 from onnxprune.steps import channels
 from onnxprune.validation.equality import Equality
@@ -349,3 +349,25 @@ def test_nothing_that_is_read_is_written(tmp_path: Path) -> None:
     with pytest.raises(OnnxPruneError, match="does not exist"):
         onnxprune.finetune(source, out, data, report=nowhere)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("recover", ["bias", "lstsq", "finetune"])
+def test_what_is_excluded_stays_as_it_is(recover: str, tmp_path: Path) -> None:
+    source, out = DIGITS / "digits_resnet.onnx", tmp_path / "out.onnx"
+    onnxprune.prune(
+        source,
+        out,
+        data=DIGITS / "digits_calib.npz",
+        recover=recover,
+        exclude=["head*"],
+        check_latency=False,
+        **({"train": {"epochs": 1, "block_epochs": 1}} if recover == "finetune" else {}),
+    )
+    before, after = (constants(onnx.load(path)) for path in (source, out))
+    names = [name for name in before if name.startswith("head")]
+    assert len(names) == 2
+    for name in names:
+        kept = numpy_helper.to_array(after[name])
+        np.testing.assert_array_equal(kept, numpy_helper.to_array(before[name]))
+    with pytest.raises(OptionError, match="no tensor and no node of the model is named 'haed"):
+        onnxprune.prune(source, out, exclude=["haed*"])

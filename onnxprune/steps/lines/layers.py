@@ -16,10 +16,10 @@ from onnxprune.errors import NothingToPruneError, ValidationError
 from onnxprune.graph import clone
 from onnxprune.graph.branches import Branch, branches, left_out, silenced
 from onnxprune.graph.cost import macs, nbytes, params
+from onnxprune.graph.patterns import is_named
 from onnxprune.options import PruneOptions
 from onnxprune.plan.reach import Stopwatch
 from onnxprune.plan.weight_plan import PLAN_FORMAT
-from onnxprune.plan.weights import is_excluded
 from onnxprune.progress import Progress
 from onnxprune.recover import refit
 from onnxprune.report import Cost, LayerRow, build
@@ -269,7 +269,7 @@ def branches_left(model: ir.Model, measured: Measured, options: PruneOptions) ->
         options: What is excluded.
     """
     return branches(
-        model, measured.shapes_in(model), lambda names: is_excluded(names, options.exclude)
+        model, measured.shapes_in(model), lambda names: is_named(names, options.exclude)
     )
 
 
