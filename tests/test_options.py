@@ -87,3 +87,31 @@ def test_as_json_they_state_what_will_happen() -> None:
     assert plain["sparsity"] == 0.5
     assert plain["plan"] == "p.json"
     assert PruneOptions.of(granularity="weight", threshold=0.1).to_dict()["sparsity"] is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"granularity": 4},
+        {"target": 0.5},
+        {"plan": True},
+        {"data": {"x": 1}},
+        {"exclude": [3]},
+        {"shapes": {"x": (2.5, 8)}},
+        {"shapes": {"x": (0, 8)}},
+        {"shapes": ["x=0x8"]},
+        {"train": 3, "recover": "finetune", "data": "x.npz"},
+    ],
+    ids=str,
+)
+def test_values_of_another_kind(values: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        PruneOptions.of(**values)
+
+
+def test_numbers_of_numpy_are_numbers_and_none_is_the_default() -> None:
+    found = PruneOptions.of(
+        sparsity=np.float32(0.25), seed=np.int64(3), min_channels=None, exclude=None
+    )
+    assert json.loads(json.dumps(found.to_dict()))["sparsity"] == 0.25
+    assert (type(found.seed), found.min_channels, found.exclude) == (int, 1, ())

@@ -23,7 +23,7 @@ def is_named(names: Iterable[str], patterns: Sequence[str]) -> bool:
 
 
 def excluded_weights(model: ir.Model, patterns: Sequence[str]) -> tuple[str, ...]:
-    """The names of the float weights of the main graph that the patterns name, or that only nodes of such names read."""
+    """The names of the main graph's float weights that patterns name, or that only nodes of such names read."""
     found = []
     for weight in weights(model):
         if weight.graph is not model.graph or not weight.dtype.is_floating_point():

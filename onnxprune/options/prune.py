@@ -6,6 +6,7 @@ sense alone, or two that contradict each other, raise `OptionError` here and now
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -42,6 +43,12 @@ Rewind = Literal["none", "weights"]
 
 DEFAULT_SPARSITY = 0.5
 REPORTS = (".json", ".html")
+_KINDS: Mapping[str, Any] = {
+    "granularity": get_args(Granularity),
+    "target": Target,
+    "train": TrainOptions,
+    **dict.fromkeys(("data", "plan", "report", "checkpoint"), Path),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +127,7 @@ class PruneOptions:
 
     def __post_init__(self) -> None:
         """Raises OptionError where a value is out of range or contradicts another."""
+        self._check_kinds()
         self._decide()
         share("sparsity", self.sparsity)
         not_negative("threshold", self.threshold)
@@ -140,6 +148,20 @@ class PruneOptions:
         self._check_recovery()
         self._check_criterion()
         self._check_steps()
+
+    def _check_kinds(self) -> None:
+        """Whether all is what its field is for, as of values from Python it may not be."""
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and (value is not None or name == "granularity"):
+                raise OptionError(f"{name.replace('_', '-')} cannot be {value!r}")
+        for name in ("exclude", "providers"):
+            for each in getattr(self, name):
+                if not isinstance(each, str):
+                    raise OptionError(f"{name} takes texts, not {each!r}")
+        for name, shape in self.shapes.items():
+            for size in shape:
+                at_least(f"the size of an axis of {name!r}", size, 1)
 
     def _decide(self) -> None:
         """What was left open."""
@@ -308,7 +330,8 @@ class PruneOptions:
             raise OptionError(
                 f"unknown option {unknown[0]!r}: the options are {', '.join(sorted(names))}"
             )
-        return cls(**{name: _plain(name, value) for name, value in values.items()})
+        given = {name: value for name, value in values.items() if value is not None}
+        return cls(**{name: _plain(name, value) for name, value in given.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON takes them."""
@@ -338,7 +361,11 @@ def _plain(name: str, value: Any) -> Any:
         return dict(parse_shape(text) for text in value)
     if name in ("exclude", "providers"):
         return (value,) if isinstance(value, str) else tuple(value)
-    return value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):  # NumPy's numbers are no JSON
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
