@@ -12,6 +12,7 @@ __all__ = [
     "NothingToPruneError",
     "OnnxPruneError",
     "OptionError",
+    "OutOfReachError",
     "ProviderError",
     "ValidationError",
 ]
@@ -39,6 +40,23 @@ class ProviderError(OnnxPruneError):
 
 class NothingToPruneError(OnnxPruneError):
     """Nothing in the model can be removed under the options given; the message says why."""
+
+
+class OutOfReachError(NothingToPruneError):
+    """A target that cannot be reached.
+
+    Args:
+        target: What was asked for.
+        left: The least that can be left, as a fraction.
+        kind: Of what.
+    """
+
+    def __init__(self, target: object, left: float, kind: str) -> None:
+        self.left, self.kind = left, kind
+        super().__init__(
+            f"the target {target} is out of reach: with everything cut that may be, {left:.3f} of the {kind} are"
+            " left; see `onnxprune inspect` for what is frozen and why"
+        )
 
 
 class ValidationError(OnnxPruneError):

@@ -10,7 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut
-from onnxprune.errors import NothingToPruneError, OnnxPruneError, OptionError
+from onnxprune.errors import (
+    OnnxPruneError,
+    OptionError,
+    OutOfReachError,
+)
 from onnxprune.options import PruneOptions, Target
 from onnxprune.plan.balance import balanced
 from onnxprune.plan.budget import COSTS
@@ -90,7 +94,7 @@ def search(
         calibrations: What an earlier search of the same model on the same data found.
 
     Raises:
-        NothingToPruneError: The target is out of reach.
+        OutOfReachError: The target is out of reach.
         OptionError: The criterion needs data, and there are none.
     """
     recipes = recipes or [Recipe(options.criterion, options.scope)]
@@ -247,10 +251,7 @@ def _reach(
             shrink = shrink_to if recipe.scope == "global" else shrink_evenly
             left = shrink(consumers, cost, target.value, steps, least, advance)
     if left > target.value:
-        raise NothingToPruneError(
-            f"the target {target} is out of reach: with everything cut that may be, {left:.3f} of the {target.kind} are"
-            " left; see `onnxprune inspect` for what is frozen and why"
-        )
+        raise OutOfReachError(target, left, target.kind)
     if cost is None or left > (1 - SLACK) * target.value:
         return {dim: len(each) for dim, each in consumers.left.items()}
     return widened(consumers, cost, target.value, steps)

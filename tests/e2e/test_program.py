@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune.errors import OnnxPruneError, OptionError, ValidationError
+from onnxprune.errors import NothingToPruneError, OnnxPruneError, OptionError, ValidationError
 from onnxprune.graph import replace, weights
 from onnxprune.steps import channels
 from onnxprune.validation.equality import Equality
@@ -371,3 +371,15 @@ def test_what_is_excluded_stays_as_it_is(recover: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(kept, numpy_helper.to_array(before[name]))
     with pytest.raises(OptionError, match="no tensor and no node of the model is named 'haed"):
         onnxprune.prune(source, out, exclude=["haed*"])
+
+
+def test_a_target_out_of_reach_is_named_as_it_was_given(tmp_path: Path) -> None:
+    """Although the cut is made in stages, each with a target of its own."""
+    text = "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }"
+    source, data = tmp_path / "in.onnx", tmp_path / "x.npz"
+    onnx.save(build(text, w1=(6, 16), w2=(16, 5)), source)
+    np.savez(data, x=np.random.default_rng(0).standard_normal((64, 6), np.float32))
+    with pytest.raises(NothingToPruneError, match=r"macs=0\.01 is out of reach: .* 0\.06"):
+        onnxprune.prune(
+            source, tmp_path / "out.onnx", data=data, target="macs=0.01", check_latency=False
+        )

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, cut, trace
-from onnxprune.errors import NothingToPruneError, ValidationError
+from onnxprune.errors import NothingToPruneError, OutOfReachError, ValidationError
 from onnxprune.graph import clone
 from onnxprune.graph.cost import params
 from onnxprune.options import PruneOptions, Target
@@ -98,6 +98,10 @@ class Channels:
         try:
             ground = self._ready(stage, data, options, clock)
             every = alternatives(ground, data, options, progress, clock, recipes)
+        except OutOfReachError as error:  # of the stage's model; the user knows the original
+            target = None if self.options.limits_drop else self.options.target
+            wanted = target or Target(error.kind, 1.0 - amount)
+            raise OutOfReachError(wanted, error.left * self.left(stage), error.kind) from error
         except NothingToPruneError:
             if self.options.target is None:  # after rounding; a later step may be large enough
                 return [Stage(clone(stage.model), stage.gone)]
