@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from onnxprune.errors import DataError, ValidationError
 from onnxprune.graph import clone, inline
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset, hold_aside
-from onnxprune.runtime.sessions import session
+from onnxprune.runtime.sessions import run, session
 from onnxprune.train.augment import WAYS, copies, is_images
 from onnxprune.train.batch import opened
 from onnxprune.train.blocks import Kept
@@ -108,6 +108,8 @@ def fit(
         smoothing=options.smoothing,
         alpha=options.alpha,
     )
+    if teacher is not None and goal.teacher:
+        _check_outputs(model, teacher, data, list(goal.teacher))
     seen, aside = split(data, options)
     options = replace(options, augment=_ways(seen, aside, model, teacher, options))
     if data.labels is None and options.augment:
@@ -194,6 +196,18 @@ def _unfolds(data: Dataset, options: TrainOptions) -> bool:
     wanted = options.unfold if options.unfold is not None else len(data) >= MANY
     fits = options.batch >= LEAST_LIVE and data.fixed_batch is None and not data.stacked
     return wanted and fits and options.batchnorm != "frozen" and not options.group_lasso
+
+
+def _check_outputs(model: ir.Model, teacher: ir.Model, data: Dataset, names: Sequence[str]) -> None:
+    """Whether a teacher's outputs are as large as those that are to follow them."""
+    feed = data.feed(slice(0, data.fixed_batch or 1))
+    ours, theirs = (run(session(each), feed, names) for each in (model, teacher))
+    for name, mine, other in zip(names, ours, theirs, strict=True):
+        if mine.shape != other.shape:
+            raise DataError(
+                f"the teacher and the model are no pair: the output {name!r} is {other.shape} of one of them,"
+                f" {mine.shape} of the other"
+            )
 
 
 def _check_teacher(model: ir.Model, teacher: ir.Model | None) -> None:

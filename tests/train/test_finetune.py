@@ -15,6 +15,7 @@ from onnxprune.runtime.sessions import session
 from onnxprune.train import Epoch, TrainOptions, finetune, fit, trainable
 from onnxprune.train.loop import Evaluated
 from onnxprune.validation.accuracy import accuracy
+from tests.loaded import loaded
 from tests.train.steps import digits
 
 
@@ -215,3 +216,10 @@ def test_states_are_compared_by_loss_where_accuracies_cannot_be_told_apart(
     )
     assert one.beats(other) == first
     assert other.beats(one) != first
+
+
+def test_a_teacher_of_other_sizes_is_none() -> None:
+    text = "(float[N,6] x) => (float[N,K] y) { y = MatMul(x, w) }"
+    data = Dataset({"x": np.zeros((8, 6), np.float32)})
+    with pytest.raises(DataError, match=r"the output 'y' is \(1, 5\) of one of them, \(1, 3\)"):
+        fit(loaded(text, w=(6, 3)), data, loaded(text, w=(6, 5)), TrainOptions(epochs=1))
