@@ -34,6 +34,9 @@ from onnxprune.validation.yardstick import Yardstick
 
 __all__ = ["next_amount", "progressive", "shares"]
 
+LAST = 3
+"""Epochs of the last step, to one of all before it."""
+
 
 def progressive(
     model: ir.Model,
@@ -107,14 +110,14 @@ def next_amount(rows: Sequence[StepRow], plan: Sequence[float]) -> float:
 def shares(total: int, steps: int, *, searches: bool) -> tuple[int, ...]:
     """Epochs of each step.
 
-    The last step gets as many as all before it, for its model is the result, and theirs are only to be scored and cut
-    again. In a search any step's may be the result, and all get as many.
+    The last step gets three times as many as all before it, for its model is the result, and theirs are only to be
+    scored and cut again. In a search any step's may be the result, and all get as many.
 
     Args:
         total: Of all steps together.
         steps: How many there are.
         searches: Whether the accuracy decides which step is the last.
     """
-    parts = [1] * steps if searches else [*[1] * (steps - 1), max(steps - 1, 1)]
+    parts = [1] * steps if searches else [*[1] * (steps - 1), max(LAST * (steps - 1), 1)]
     ends = [total * sum(parts[:step]) // sum(parts) for step in range(steps + 1)]
     return tuple(after - before for before, after in pairwise(ends))
