@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Collection
 from typing import Any
 
 from onnxprune.errors import OptionError
 
-__all__ = ["at_least", "choice", "not_negative", "share"]
+__all__ = ["at_least", "choice", "known", "not_negative", "share"]
 
 
 def share(name: str, value: float | None) -> None:
@@ -39,3 +40,12 @@ def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """One of several texts."""
     if value not in choices:
         raise OptionError(f"unknown {name} {value!r}: choose from {', '.join(choices)}")
+
+
+def known(given: Collection[str], names: Collection[str]) -> None:
+    """Only names that there are."""
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise OptionError(
+            f"unknown option {unknown[0]!r}: the options are {', '.join(sorted(names))}"
+        )

@@ -68,6 +68,13 @@ class Contraction:
         return f"{self.node.outputs[0].name}:{self.index}"
 
     @property
+    def names(self) -> list[str]:
+        """Of its node, of what that reads, and of its weight as it is stored."""
+        values = (self.view.source, *self.node.inputs)
+        read = [value.name for value in values if value is not None and value.name]
+        return [*read, self.node.name or ""]
+
+    @property
     def columns(self) -> int:
         """K, the columns of W."""
         if self.kind == "transposed":

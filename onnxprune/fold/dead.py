@@ -32,6 +32,7 @@ from onnxprune.fold.constants import (
     silent,
     sums_of,
 )
+from onnxprune.graph.patterns import is_left_alone
 
 __all__ = ["dead_indices", "foldable"]
 
@@ -84,7 +85,7 @@ def _readings(
         for each in mine:
             axis = data_axis(each, tracing)
             arrives = by_position(axis, known.get(each.data, {}))
-            felt = np.isnan(arrives) if folding and foldable(each) else arrives != 0
+            felt = np.isnan(arrives) if folding and foldable(each, tracing) else arrives != 0
             yield axis, felt & ~silent(each), set(leaves(axis))
         read = {each.data for each in mine}
         for k, value in enumerate(node.inputs):
@@ -98,8 +99,10 @@ def _readings(
                     yield axis, by_position(axis, known.get(value, {})) != 0, dims
 
 
-def foldable(each: Contraction) -> bool:
-    """Whether a constant input of a sum can become part of its bias."""
+def foldable(each: Contraction, tracing: Tracing) -> bool:
+    """Whether a constant input of a sum can become part of its bias, and may."""
+    if is_left_alone(tracing.model, each.names):
+        return False
     groups, outputs, _ = each.arranged(each.view.read()).shape
     place = bias_of(each, each.node, groups * outputs)
     return place is not None and not each.view.shared and not pads(each.node)

@@ -52,7 +52,7 @@ def fold_constants(tracing: Tracing, dims: frozenset[Dim]) -> Folded:
         return Folded(tracing.model)
     edit, known = Edit(tracing.model), known_constants(tracing)
     for each in contractions(tracing, most=None):
-        if foldable(each):
+        if foldable(each, tracing):
             _fold(each, tracing, keep, known, edit)
     return Folded(edit.model, gone)
 

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from onnxprune.errors import OptionError
 from onnxprune.graph.weights import weights
 
-__all__ = ["LEFT_ALONE", "excluded_weights", "is_named", "leave_alone"]
+__all__ = ["LEFT_ALONE", "excluded_weights", "is_left_alone", "is_named", "leave_alone"]
 
-LEFT_ALONE = "left alone"  # model.meta: patterns of the tensors and nodes that no repair may change
+LEFT_ALONE = "left alone"  # model.meta: patterns of the tensors and nodes that nothing may change
 
 
 def is_named(names: Iterable[str], patterns: Sequence[str]) -> bool:
@@ -33,6 +33,11 @@ def excluded_weights(model: ir.Model, patterns: Sequence[str]) -> tuple[str, ...
         if alone or is_named([weight.name], patterns):
             found.append(weight.name)
     return tuple(found)
+
+
+def is_left_alone(model: ir.Model, names: Iterable[str]) -> bool:
+    """Whether one of the names is that of a tensor or node that stays as it is."""
+    return is_named(names, model.meta.get(LEFT_ALONE, ()))
 
 
 def leave_alone(model: ir.Model, patterns: Sequence[str]) -> None:

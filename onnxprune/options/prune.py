@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from onnxprune.checks import at_least, choice, not_negative, share
+from onnxprune.checks import at_least, choice, known, not_negative, share
 from onnxprune.errors import OptionError
 from onnxprune.options.granularity import (
     NM,
@@ -324,12 +324,7 @@ class PruneOptions:
         Raises:
             OptionError: An unknown field, or a value that makes no sense.
         """
-        names = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - names)
-        if unknown:
-            raise OptionError(
-                f"unknown option {unknown[0]!r}: the options are {', '.join(sorted(names))}"
-            )
+        known(values, [item.name for item in fields(cls)])
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{name: _plain(name, value) for name, value in given.items()})
 

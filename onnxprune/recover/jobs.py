@@ -18,7 +18,7 @@ from onnxprune.calibrate.contraction import Contraction, contractions
 from onnxprune.calibrate.views import View, view_of
 from onnxprune.dims import Keep, Tracing, keep_mask
 from onnxprune.graph.flow import read_values
-from onnxprune.graph.patterns import LEFT_ALONE, is_named
+from onnxprune.graph.patterns import is_left_alone
 
 __all__ = ["Job", "affected_jobs", "bias_place", "own_bias", "twin_groups"]
 
@@ -40,14 +40,7 @@ def affected_jobs(
     twins = _twins(pruned)
     reached = _affected(tracing, keep, found, changed)
     jobs = (_job(each, tracing, keep, twins, found) for each in reached)
-    return [job for job in jobs if job is not None and not _is_left_alone(job, tracing)]
-
-
-def _is_left_alone(job: Job, tracing: Tracing) -> bool:
-    """Whether the user has excluded the weight, its bias or the node."""
-    values = (job.each.view.source, *job.each.node.inputs)
-    names = [value.name for value in values if value is not None and value.name]
-    return is_named([*names, job.each.node.name or ""], tracing.model.meta.get(LEFT_ALONE, ()))
+    return [job for job in jobs if job and not is_left_alone(tracing.model, job.each.names)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from onnxprune.checks import at_least, choice, not_negative, share
+from onnxprune.checks import at_least, choice, known, not_negative, share
 from onnxprune.errors import OptionError
 from onnxprune.train.augment import check_ways
 from onnxprune.train.optimizers import SGD, AdamW, Optimizer
@@ -210,12 +210,7 @@ def make_options(**values: Any) -> TrainOptions:
     Raises:
         OptionError: An unknown field, or a value that makes no sense.
     """
-    names = {item.name for item in fields(TrainOptions)}
-    unknown = sorted(set(values) - names)
-    if unknown:
-        raise OptionError(
-            f"unknown option {unknown[0]!r}: the options are {', '.join(sorted(names))}"
-        )
+    known(values, [item.name for item in fields(TrainOptions)])
     if isinstance(values.get("augment"), str):
         ways = [way.strip() for way in values["augment"].split(",") if way.strip()]
         values["augment"] = [] if ways == ["none"] else ways

@@ -383,3 +383,28 @@ def test_a_target_out_of_reach_is_named_as_it_was_given(tmp_path: Path) -> None:
         onnxprune.prune(
             source, tmp_path / "out.onnx", data=data, target="macs=0.01", check_latency=False
         )
+
+
+def test_nothing_is_folded_into_a_bias_that_is_excluded(tmp_path: Path) -> None:
+    """The last hidden unit is always 2: its share of the outputs would go into their biases."""
+    text = (
+        "(float[N,6] x) => (float[N,5] y) { a = Gemm(x, w1, b1) r = Relu(a) y = Gemm(r, w2, b2) }"
+    )
+    w1, b1 = np.random.default_rng(0).standard_normal((6, 8), np.float32), np.zeros(8, np.float32)
+    w1[:, -1], b1[-1] = 0, 2
+    source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(build(text, w1=w1, b1=b1, w2=(8, 5), b2=(5,)), source)
+    same = []
+    for exclude in ([], ["b2"]):
+        options = {"exclude": exclude, "recover": "bias", "data": tmp_path / "x.npz"}
+        np.savez(
+            tmp_path / "x.npz", x=np.random.default_rng(1).standard_normal((32, 6), np.float32)
+        )
+        onnxprune.prune(
+            source, out, sparsity=0.5, criterion="magnitude", check_latency=False, **options
+        )
+        before, after = (
+            numpy_helper.to_array(constants(onnx.load(p))["b2"]) for p in (source, out)
+        )
+        same.append(np.array_equal(before, after))
+    assert same == [False, True]
