@@ -169,7 +169,19 @@ class Calibrations:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which layers saw fewer rows of the data than they have columns."""
+        """Which Dims no moments tell of, and which layers saw fewer rows of the data than they have columns."""
+        return () if self._known is None else (*self._unread(*self._known), *self._few())
+
+    def _unread(self, chosen: frozenset[Dim], found: SecondOrder) -> tuple[str, ...]:
+        unread = chosen.difference(*(each.columns for each in found.whole))
+        if not unread:
+            return ()
+        return (
+            f"{len(unread)} of {len(chosen)} Dims are ranked by magnitude: what reads them is no plain layer, or one"
+            " in a branch or loop",
+        )
+
+    def _few(self) -> tuple[str, ...]:
         seen = () if self._known is None else self._known[1].whole
         few = [each for each in seen if each.rows_met < each.contraction.columns]
         if not few:

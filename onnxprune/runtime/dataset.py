@@ -19,6 +19,8 @@ from onnxprune.errors import DataError
 
 __all__ = ["Dataset", "InputSpec", "affordable", "hold_aside", "input_specs", "make_dataset"]
 
+_STACK = "give each array one axis more in front, so that every entry along it is one whole input"
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -233,15 +235,16 @@ def _check_array(array: np.ndarray, spec: InputSpec, stacked: bool) -> None:
             f"{where} must be {spec.dtype}, the data are {array.dtype}; "
             f"convert with .astype({str(spec.dtype)!r})"
         )
+    if spec.shape == () and not stacked:
+        raise DataError(f"{where} is a single number, without an axis of samples; {_STACK}")
     if spec.shape is not None:
         expected = (None, *spec.shape) if stacked else (None, *spec.shape[1:])
         fits = len(expected) == array.ndim and all(
             want is None or want == have for want, have in zip(expected, array.shape, strict=True)
         )
-        if not fits or (not spec.shape and not stacked):
-            shown = _words(expected if spec.shape else (None,), "N")
+        if not fits:
             raise DataError(
-                f"{where} must have shape {shown} with the samples along axis 0, "
+                f"{where} must have shape {_words(expected, 'N')} with the samples along axis 0, "
                 f"the data have {_words(array.shape)}"
             )
     if array.dtype.kind in "fcV" and (bad := _count_nan(array)):
@@ -262,10 +265,7 @@ def _fixed_batch(specs: Sequence[InputSpec]) -> int | None:
     sizes = {spec.shape[0] for spec in specs if spec.shape}
     known = {size for size in sizes if size is not None}
     if len(known) > 1:
-        raise DataError(
-            "the model's inputs share no batch axis; give each array one axis more in front, "
-            "so that every entry along it is one whole input"
-        )
+        raise DataError(f"the model's inputs share no batch axis; {_STACK}")
     return next(iter(known), None)
 
 

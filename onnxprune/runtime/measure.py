@@ -54,18 +54,27 @@ def measure(model: ir.Model, shapes: Shapes | None = None) -> Measured:
             array = weight.array()
             measured.values[weight.value] = array
             measured.fixed[weight.value] = np.ones(array.shape, bool)
+    told = set[tuple[str, int]]()
     for k, other in enumerate(doubled(model, measured.inputs) if followed else ()):
+        changed = {
+            (name, axis)
+            for name, shape in measured.inputs.items()
+            for axis in np.flatnonzero(np.not_equal(shape, other[name])).tolist()
+        }
+        measured.untold |= changed
         try:
             second = Measured()
             probe.read(random_feed(probe.model, other, 0), second)
         except ModelError:
             continue
+        told |= changed
         for value, first in measured.values.items():
             array = second.values.get(value, first)
             same = first == array if first.shape == array.shape else np.zeros(first.shape, bool)
             measured.fixed[value] = measured.fixed[value] & same
         if k == 0:
             break  # all that may change did
+    measured.untold -= told
     return measured
 
 

@@ -38,6 +38,7 @@ class Measured:
         values: Results of shape arithmetic (values computed from constants and shapes alone).
         fixed: Which of their elements are the same whatever the sizes of the inputs.
         inputs: The shapes fed.
+        untold: Open axes of inputs, by name and place, at no other size of which the model ran.
         failed: How many bodies of If, Loop and Scan could not be run on their own.
     """
 
@@ -45,6 +46,7 @@ class Measured:
     values: dict[ir.Value, np.ndarray] = field(default_factory=dict)
     fixed: dict[ir.Value, np.ndarray] = field(default_factory=dict)
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    untold: set[tuple[str, int]] = field(default_factory=set)
     failed: int = 0
 
     def take(self, other: Measured) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -106,6 +107,10 @@ def _term(model: ir.Model, text: str, options: GradientOptions) -> tuple[float, 
         weight = float(front) if front else 1.0
     except ValueError:
         weight, name = 1.0, text
+    if not math.isfinite(weight):
+        raise OptionError(
+            f"the weight of a loss must be a finite number, not {front} as in {text!r}"
+        )
     start = names[0] if options.output is None else options.output
     if start not in names:
         raise OptionError(f"the model has no output {start!r}: it has {', '.join(names)}")

@@ -91,8 +91,17 @@ def ready(
         tracing = trace(model, measured)
     with clock.step("fold"):
         dead = without_dead(tracing, options)
-    notes = (*dead.notes, *loss_note(model, data, options))
+    notes = (*dead.notes, *loss_note(model, data, options), *_untold(measured))
     return Ready(measured, dead, notes, Calibrations(curves))
+
+
+def _untold(measured: Measured) -> tuple[str, ...]:
+    if not measured.untold:
+        return ()
+    axes = ", ".join(f"axis {axis} of {name!r}" for name, axis in sorted(measured.untold))
+    return (
+        f"the model ran at one size of {axes} only: integers that it computes from that are taken to be fixed",
+    )
 
 
 def alternatives(

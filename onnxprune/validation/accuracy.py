@@ -2,9 +2,9 @@
 
 Integer labels make it a classification, measured by top-1: the predicted class is the largest entry
 along the class axis. The class axis is whatever axis the output has and the labels have not: axis 1
-of (N, C), of (N, C, H, W) with labels (N, H, W), the last of (N, T, C) with labels (N, T). An output
-that holds classes already counts as it is, and one with a single score a sample is cut at 0.5 if it
-stays within 0 and 1, else at 0.
+of (N, C), of (N, C, H, W) with labels (N, H, W), the last of (N, T, C) with labels (N, T). Axes of
+size 1 do not count. An output that holds classes already counts as it is, and one with a single score
+a sample is cut at 0.5 if it stays within 0 and 1, else at 0.
 
 Float labels make it a regression, measured by the coefficient of determination R2: 1 is perfect, 0
 is as good as always saying the mean.
@@ -101,6 +101,8 @@ def answers_of(
     predictions: list[np.ndarray] = []
     for rows, outputs in zip(data.batch_rows(batch), results, strict=True):
         shape = data.labels[rows].shape
+        if data.stacked:
+            outputs = [out[None] if isinstance(out, np.ndarray) else out for out in outputs]
         if chosen is None:
             chosen = _choose(outputs, shape, regression)
         answer = None if chosen is None else _answers(outputs[chosen], shape, regression)
@@ -150,15 +152,16 @@ def _answers(output: object, shape: tuple[int, ...], regression: bool) -> np.nda
     """One answer for each label, of the labels' shape; None if the output does not go with them."""
     if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiub":
         return None
-    squeezed = _drop_ones(output, len(shape))
-    if squeezed.shape == shape:
-        return squeezed
+    sizes = [*shape[:1], *(size for size in shape[1:] if size != 1)]
+    squeezed = _drop_ones(output, len(sizes))
+    if [*squeezed.shape] == sizes:
+        return squeezed.reshape(shape)
     if regression or output.dtype.kind != "f":
         return None
-    for scores in (output, _drop_ones(output, len(shape) + 1)):
+    for scores in (output, _drop_ones(output, len(sizes) + 1)):
         for axis in (1, -1):
-            if scores.ndim == len(shape) + 1 and np.delete(scores.shape, axis).tolist() == [*shape]:
-                return np.asarray(scores.argmax(axis))
+            if scores.ndim == len(sizes) + 1 and np.delete(scores.shape, axis).tolist() == sizes:
+                return np.asarray(scores.argmax(axis)).reshape(shape)
     return None
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import onnxprune
 from onnxprune.dims import DimInfo, trace
@@ -35,6 +37,41 @@ def notes(folder: Path, samples: int) -> list[str]:
         model, folder / "o.onnx", data=folder / "d.npz", sparsity=0.25, check_latency=False
     )
     return [note for note in report.notes if note.startswith("few samples")]
+
+
+def test_dims_that_no_samples_tell_of_are_told(tmp_path: Path) -> None:
+    """One of the two hidden layers is read in a branch alone."""
+    text = """
+        <ir_version: 10, opset_import: ["": 21]>
+        m (float[n,6] x, bool c) => (float[n,3] y) {
+            h = MatMul(x, a)
+            r = Tanh(h)
+            k = MatMul(x, a2)
+            t = Tanh(k)
+            z = MatMul(t, d)
+            u = If(c) <then_branch = p () => (v) { v = MatMul(r, b) }, else_branch = q () => (w) { w = MatMul(r, e) }>
+            y = Add(u, z)
+        }
+    """
+    weights = {
+        "a": random(6, 16),
+        "a2": random(6, 8),
+        "b": random(16, 3),
+        "d": random(8, 3),
+        "e": random(16, 3),
+    }
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.extend(numpy_helper.from_array(w, name) for name, w in weights.items())
+    onnx.save(proto, tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=random(40, 1, 6, seed=2), c=np.ones(40, bool))
+    report = onnxprune.prune(
+        tmp_path / "m.onnx",
+        tmp_path / "o.onnx",
+        data=tmp_path / "d.npz",
+        sparsity=0.25,
+        check_latency=False,
+    )
+    assert any(note.startswith("1 of 2 Dims are ranked by magnitude") for note in report.notes)
 
 
 def test_fewer_samples_than_a_layer_has_channels_are_told(tmp_path: Path) -> None:

@@ -112,6 +112,14 @@ def test_wrong_shape(shape: tuple[int, ...]) -> None:
     assert str(shape) in message
 
 
+def test_a_single_number_beside_samples() -> None:
+    twice = model(("x", F32, ["n", 4]), ("rate", F32, []))
+    message = refused({"x": random(5, 4), "rate": random(5)}, twice)
+    assert "input 'rate' is a single number" in message
+    assert "give each array one axis more" in message
+    assert make_dataset({"x": random(5, 2, 4), "rate": random(5)}, twice).stacked
+
+
 def test_unknown_shapes_take_anything() -> None:
     assert len(make_dataset({"x": random(4, 5, 6)}, model(("x", F32, None)))) == 4
 

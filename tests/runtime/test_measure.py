@@ -66,6 +66,7 @@ def test_integers_change_with_one_axis_where_the_others_cannot() -> None:
     assert constant(measured, model, "times") is None
     assert constant(measured, model, "batch") is None
     assert constant(measured, model, "channels") == [6]
+    assert measured.untold == {("x", 1)}
 
 
 def test_fixed_inputs_make_all_of_them_fixed() -> None:
@@ -75,6 +76,7 @@ def test_fixed_inputs_make_all_of_them_fixed() -> None:
     measured = measure(model)
     assert constant(measured, model, "s") == [2, 3]
     assert constant(measured, model, "p") == [6]
+    assert not measured.untold
 
 
 def test_bodies_are_measured_the_branch_not_taken_too() -> None:

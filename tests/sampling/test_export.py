@@ -89,6 +89,7 @@ def test_weights_in_branches_are_weights(tmp_path: Path) -> None:
         ("--wrt", "nothing*"),
         ("--loss", "hinge"),
         ("--loss", "two*mse"),
+        ("--loss", "nan*mse"),
         ("--of", "nowhere"),
         ("--smoothing", "1.5"),
     ],

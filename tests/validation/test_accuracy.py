@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_single_scores(tmp_path: Path, shape: tuple[int, ...]) -> None:
     assert score(tmp_path, logits, np.array([0, 1, 1, 0])).value == 1
     probabilities = np.array([0.1, 0.9, 0.4, 0.6]).reshape(shape)
     assert score(tmp_path, probabilities, np.array([0, 1, 0, 0])).value == 0.75
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (50, 1, 7), (50, 7, 1)])
+def test_labels_with_axes_of_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    outputs = random(50, 7)
+    labels = outputs.argmax(1)[:, None]
+    labels[:10] = (labels[:10] + 1) % 7
+    assert score(tmp_path, outputs.reshape(shape), labels).value == 0.8
+
+
+def test_samples_that_are_whole_inputs(tmp_path: Path) -> None:
+    made, outputs = session(identity(tmp_path, [6, 9])), random(5, 6, 9)
+    data = Dataset({"x": outputs}, outputs.argmax(-1), stacked=True)
+    assert accuracy(made, data) == Accuracy("top-1", 1.0, 5, "y")
+    assert accuracy(made, replace(data, labels=outputs)) == Accuracy("R2", 1.0, 5, "y")
 
 
 def test_regression(tmp_path: Path) -> None:
