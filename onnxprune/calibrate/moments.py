@@ -1,6 +1,6 @@
 """Second moments of what a contraction reads and of what it should give.
 
-Sums are float64; batches only say in what order they are added.
+Products of a batch are float32, their sums float64; batches only say in what order they are added.
 """
 
 from __future__ import annotations
@@ -27,10 +27,16 @@ Array = np.ndarray
 
 @dataclass
 class Sums:
-    """Sums over positions of x, t, x x', t x' and t t: (G, K), (G, M), (G, K, K), (G, M, K), (G, M)."""
+    """Sums over positions of x, t, x x', t x' and t t: (G, K), (G, M), (G, K, K), (G, M, K), (G, M).
 
-    count: int = 0
+    Of both less a centre near their means: (G, K) and (G, M). Products of float32 rows are rounded relative to the
+    variances then.
+    """
+
     samples: int = 0
+    count: int = 0
+    centre: Array = field(default_factory=lambda: np.zeros(()))
+    centre_t: Array = field(default_factory=lambda: np.zeros(()))
     x: Array = field(default_factory=lambda: np.zeros(()))
     t: Array = field(default_factory=lambda: np.zeros(()))
     xx: Array = field(default_factory=lambda: np.zeros(()))
@@ -39,47 +45,78 @@ class Sums:
 
     def add(self, x: Array, t: Array | None) -> None:
         """Adds rows: x (G, P, K), t (G, P, M)."""
-        wide = x.astype(np.float64)
+        if not self.count:
+            self.centre = x.mean(1)
+            self.centre_t = np.zeros(()) if t is None else t.mean(1)
         self.count += x.shape[1]
-        self.x = self.x + wide.sum(1)
+        rows = x - self.centre[:, None]
+        self.x = self.x + rows.sum(1, dtype=np.float64)
         if not self.xx.ndim:
             self.xx = np.zeros((len(x), x.shape[2], x.shape[2]))
-        _add_gram(self.xx, wide)
+        _add_gram(self.xx, rows)
         if t is not None:
-            wide_t = t.astype(np.float64)
-            self.t = self.t + wide_t.sum(1)
-            self.tt = self.tt + (wide_t**2).sum(1)
-            self.tx = self.tx + wide_t.transpose(0, 2, 1) @ wide
+            self._add_targets(rows, t)
+
+    def add_targets(self, x: Array, t: Array) -> None:
+        """Adds targets of rows that have been added."""
+        self._add_targets(x - self.centre[:, None], t)
+
+    def _add_targets(self, rows: Array, t: Array) -> None:
+        t = t - self.centre_t[:, None]
+        self.t = self.t + t.sum(1, dtype=np.float64)
+        self.tt = self.tt + np.square(t, dtype=np.float64).sum(1)
+        self.tx = self.tx + t.transpose(0, 2, 1) @ rows
+
+    def untold(self) -> Sums:
+        """The same without targets."""
+        nothing = np.zeros(())
+        return replace(self, t=nothing, tx=nothing, tt=nothing)
 
     @property
     def independent(self) -> int:
         """How many independent rows these are worth: the positions of one sample are much alike."""
         return min(self.count, SAMPLE_WORTH * max(self.samples, 1))
 
-    def __add__(self, other: Sums) -> Sums:
-        pairs = (
-            (getattr(self, name), getattr(other, name)) for name in ("x", "t", "xx", "tx", "tt")
-        )
-        counts = (self.count + other.count, self.samples + other.samples)
-        return Sums(*counts, *(a + b for a, b in pairs))
-
     def raw(self) -> Sums:
         """The sums as if the means were zero."""
-        return replace(self, x=self.x * 0, t=self.t * 0)
+        x, t, n = self.centre.astype(np.float64), self.centre_t.astype(np.float64), self.count
+        both = _outer(x, self.x)
+        return replace(
+            self,
+            centre=0 * x,
+            centre_t=0 * t,
+            x=0 * self.x,
+            t=0 * self.t,
+            xx=self.xx + both + both.swapaxes(1, 2) + n * _outer(x, x),
+            tx=self.tx + _outer(t, self.x + n * x) + _outer(self.t, x) if self.tx.ndim else self.tx,
+            tt=self.tt + 2 * t * self.t + n * t**2,
+        )
+
+    def mean(self) -> Array:
+        """Of x: (G, K)."""
+        return np.asarray(self.centre + self.x / self.count)
+
+    def mean_t(self) -> Array:
+        """Of t: (G, M)."""
+        return np.asarray(self.centre_t + self.t / self.count)
 
     def covariance(self) -> Array:
         """Of x: (G, K, K)."""
         mean = self.x / self.count
-        found: Array = self.xx / self.count - mean[:, :, None] * mean[:, None, :]
-        return found
+        return np.asarray(self.xx / self.count - _outer(mean, mean))
 
     def cross(self) -> Array:
         """Covariance of t with x: (G, M, K)."""
-        found: Array = (
-            self.tx / self.count
-            - (self.t / self.count)[:, :, None] * (self.x / self.count)[:, None, :]
-        )
-        return found
+        return np.asarray(self.tx / self.count - _outer(self.t / self.count, self.x / self.count))
+
+    def variance(self) -> Array:
+        """Of t: (G, M)."""
+        return np.asarray(self.tt / self.count - (self.t / self.count) ** 2)
+
+
+def _outer(first: Array, second: Array) -> Array:
+    """(G, M) and (G, K) to (G, M, K)."""
+    return np.asarray(first[:, :, None] * second[:, None, :])
 
 
 def _add_gram(total: Array, rows: Array) -> None:

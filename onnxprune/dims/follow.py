@@ -100,17 +100,15 @@ class _Follower:
         """Gives an integer input new contents: in place where the constant is this node's own."""
         source = node.inputs[index] if index < len(node.inputs) else None
         known = None if source is None else self.tracing.constants.get(source)
-        wide = source is None or source.dtype != ir.DataType.INT32
-        kind = np.dtype(np.int64 if wide else np.int32) if known is None else known.dtype.numpy()
-        new = np.array(numbers, kind)
+        new = np.array(numbers, np.int64)
+        if source is not None:
+            new = _like(new, self.tracing.measured.values[source])
         if known is not None and known.kind != "constant_of_shape":
             twin = self.edit.weight[known]
             if len(twin.value.uses()) == 1 and not twin.value.is_graph_output():
-                replace(twin, _like(new, known.shape))
+                replace(twin, new)
                 return
         label = f"{node.name or node.outputs[0].name}/{node.op_type.lower()}{index}"
-        if known is not None:
-            new = _like(new, known.shape)
         self.edit.replace_input(
             node, index, self.edit.constant(_graph(node), label, ir.tensor(new))
         )
@@ -146,9 +144,9 @@ class _Follower:
         return made, joined
 
 
-def _like(numbers: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """A list with the rank of another one; all its axes but one are of size 1."""
-    return numbers.reshape([1 if n == 1 else -1 for n in shape])
+def _like(numbers: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Integers with the type and the rank of others; all axes of those but one are of size 1."""
+    return numbers.astype(old.dtype).reshape([1 if n == 1 else -1 for n in old.shape])
 
 
 def _sizes(axes: Axes) -> list[int]:

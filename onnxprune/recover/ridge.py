@@ -19,7 +19,7 @@ class Errors:
 
     def __init__(self, sums: Sums) -> None:
         self.covariance, self.cross = sums.covariance(), sums.cross()
-        self.variance = float((sums.tt / sums.count - (sums.t / sums.count) ** 2).sum())
+        self.variance = float(sums.variance().sum())
 
     def __call__(self, w: Array) -> float:
         """Squared error with the best bias, relative to the variance of the target."""
@@ -59,8 +59,7 @@ class Ridge:
 
 def shift(sums: Sums, w: Array) -> Array:
     """The best bias with some weights: (G, M)."""
-    found: Array = (sums.t - np.einsum("gmk,gk->gm", w, sums.x)) / sums.count
-    return found
+    return np.asarray(sums.mean_t() - np.einsum("gmk,gk->gm", w, sums.mean()))
 
 
 def best_ridge(seen: Errors, unseen: Errors, w0: Array) -> Ridge:

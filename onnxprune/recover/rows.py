@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -81,16 +80,13 @@ class Rows:
     def towards(self, sums: Sums, w: Array, b: Array) -> Sums:
         """The sums with targets that are as right, and nearest to what w (G, M, K) and b (G, M) give."""
         weight, bias = w.astype(np.float32).transpose(0, 2, 1), b.astype(np.float32)[:, None]
-        targets = Sums(t=np.zeros(b.shape), tt=np.zeros(b.shape), tx=np.zeros(w.shape))
+        found = sums.untold()
         for x, t, right, other in self:
             given = x @ weight + bias
             given = given if other is None else given + other
             moved = t if right is None else np.clip(given, *right)
-            moved = moved if other is None else moved - other
-            targets.t += moved.sum(1, dtype=np.float64)
-            targets.tt += np.square(moved, dtype=np.float64).sum(1)
-            targets.tx += moved.transpose(0, 2, 1) @ x
-        return replace(sums, t=targets.t, tt=targets.tt, tx=targets.tx)
+            found.add_targets(x, moved if other is None else moved - other)
+        return found
 
     def _read(self) -> Iterator[Batch]:
         job, each, where = self.job, self.job.each, self.goal.where

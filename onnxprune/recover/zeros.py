@@ -88,7 +88,7 @@ def _moment(each: Contraction, twin: ir.Node, walk: Walk, samples: int, seed: in
     sums = Sums(samples=samples)
     for rows in rows_seen(walk, each, data, samples, seed):
         sums.add(rows, None)
-    return np.asarray(sums.xx / sums.count)
+    return sums.raw().covariance()
 
 
 def _sparse(each: Contraction, twin: ir.Node, moment: Array, pattern: Pattern) -> Mask:

@@ -105,7 +105,7 @@ class Consumer:
         w, covariance = each.matrix(each.view.read()), seen.sums.covariance()
         energy = float(np.vdot(w @ covariance, w))
         self.energy = max(energy, SMALLEST)
-        self._means = seen.sums.x / seen.sums.count
+        self._means = seen.sums.mean()
         self._given = np.einsum("gmk,gk->gm", w, self._means)
         self._set(w, np.linalg.inv(shrunk(covariance, seen.sums.independent)))
         self.columns = {dim: _columns(dim, each.input_axis, each.taps) for dim in dims}
@@ -216,17 +216,17 @@ class Consumer:
         all_w, all_inverse = self.w, self.inverse
         stay = np.ones(all_w.shape[2], bool)
         stay[b] = False
-        left, error = int(stay.sum()), 0.0
-        w_new = all_w.compress(stay, 2)
-        inverse_new = np.empty((len(all_inverse), left, left))
+        places, error = np.flatnonzero(stay), 0.0
+        w_new = all_w.take(places, 2)
+        inverse_new = np.empty((len(all_inverse), len(places), len(places)))
         for g, (w, inverse) in enumerate(zip(all_w, all_inverse, strict=True)):
             middle = np.linalg.inv(inverse[np.ix_(b, b)])
             part = w[:, b]
             change = part @ middle
             error += float((change * part).sum())
-            across = inverse[b].compress(stay, 1)
+            across = inverse[b].take(places, 1)
             w_new[g] -= change @ across
-            np.compress(stay, inverse.compress(stay, 0), 1, out=inverse_new[g])
+            inverse.take(places, 0).take(places, 1, out=inverse_new[g], mode="clip")  # unbuffered
             inverse_new[g] -= across.T @ (middle @ across)
         self._set(w_new, inverse_new)
         place = np.full(len(self.place), -1)

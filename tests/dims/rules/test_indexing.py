@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
-from tests.dims.exact import assert_cut_equals_mask, build, prune
+from tests.dims.exact import assert_cut_equals_mask, build, constants, prune
 
 
 def test_indices_of_gather_are_renumbered() -> None:
@@ -43,6 +44,28 @@ def test_a_list_of_indices_may_have_axes_of_size_one() -> None:
     cut = assert_cut_equals_mask(model)
     assert cut.shape("w1")[0] == 4
     assert cut.shape("positions") == (1, 4, 1, 1)
+
+
+def test_such_a_list_may_be_computed() -> None:
+    """The positions of a sequence, which tf2onnx counts in an axis of samples: the sum would take a vector as well."""
+    model = build(
+        """(float[1,7,8] x) => (float[1,7,8] y) {
+            count = Range(zero, seven, one)
+            positions = Unsqueeze(count, first)
+            e = Gather(table, positions)
+            y = Add(x, e)
+        }""",
+        table=(10, 8),
+        zero=np.array(0, np.int32),
+        one=np.array(1, np.int32),
+        seven=np.array(7, np.int32),
+        first=np.array([0]),
+    )
+    cut = assert_cut_equals_mask(model, sparsity=0.9)
+    assert cut.shape("table")[0] == 8
+    (gather,) = [node for node in cut.pruned.graph.node if node.op_type == "Gather"]
+    kept = constants(cut.pruned)[gather.input[1]]
+    assert (kept.dims, kept.data_type) == ([1, 7], onnx.TensorProto.INT32)
 
 
 def test_messages_along_the_edges_of_a_graph() -> None:
