@@ -20,6 +20,7 @@ specs({"RotaryEmbedding": _ROTARY.format("") + "; num_heads=h"})
 specs(
     {
         "EmbedLayerNormalization": "b s, b s, _ c~, _ c, _ c, c, c, b s, b s -> b s c, *, b s c",
+        "QEmbedLayerNormalization": f"b s, b s, _ c~, _ c, _ c, c, c, b s{', *' * 10} -> b s c, *",
         "RotaryEmbedding": _ROTARY.format("num_heads:") + _BY_TABLE + "; num_heads=h",
     },
     domain=CONTRIB,
@@ -64,6 +65,13 @@ axes("Attention", domain=CONTRIB)(
         "qkv_hidden_sizes: b _ i, i (h d)+(h d)+(h v), (h d)+(h d)+(h v), *, , b? h? _ _ -> b _ (h v), |"
         "b _ i, i (h d)+(h d)+(h d), (h d)+(h d)+(h d), *, _ b h! _ d!, b? h? _ _ -> b _ (h d), _ b h! _ d!"
         "; num_heads=h, qkv_hidden_sizes=(h d) (h d) (h v)"
+    )
+)
+# Input, the weights of all three, bias, scales, mask, zero points, past.
+axes("QAttention", domain=CONTRIB)(
+    _attention(
+        "b _ i, i (h d)+(h d)+(h d), (h d)+(h d)+(h d), *, (h d)+(h d)+(h d)?, *, *, (h d)+(h d)+(h d)?,"
+        " _ b h! _ d! -> b _ (h d), _ b h! _ d!; num_heads=h"
     )
 )
 # Query, key and value, or all in the query; caches. The kernel takes widths that are multiples of 8.

@@ -63,6 +63,7 @@ def mean_variance(node: Context) -> None:
 
 
 @axes("Softmax", "LogSoftmax", "Hardmax")
+@axes("QLinearSoftmax", domain=CONTRIB)
 def softmax(node: Context) -> None:
     """Zero is no neutral value. Before opset 13, all axes from `axis` on are one."""
     x = node.x(0)

@@ -28,6 +28,7 @@ specs(
     {
         "QLinearConv": _QLINEAR_CONV,
         "QLinearAdd QLinearMul": "s*, *, *, s* -> s*",
+        "QLinearWhere": "s*, s*, *, *, s* -> s*",
         "QGemm": product("{a}, *, *, {b}, n?, n?, m? n? -> {m} {n}"),
         "MatMulIntegerToFloat": "s* m k, s* k n, *, n?, *, n?, n -> s* m n",
         "DynamicQuantizeMatMul": "s* m k, s* k n, n?, n?, n -> s* m n",

@@ -170,6 +170,72 @@ def test_matrices_of_a_few_bits_lose_output_channels(zero: bool, flat: bool) -> 
     assert cut.attribute("MatMulNBits", "N") == 6
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_quantised_attention(per_channel: bool) -> None:
+    """What onnxruntime makes of Attention when it quantises: heads go, and width within them."""
+    n = 48 if per_channel else 1
+    model = build(
+        """(uint8[N,T,6] x) => (float[N,T,5] y) {
+            o = com.microsoft.QAttention<num_heads=4>(x, w, b, sx, s, , zx, z)
+            y = MatMul(o, wo)
+        }""",
+        w=i8(6, 48),
+        b=(48,),
+        s=scales(n),
+        z=np.zeros(n, np.int8),
+        wo=(16, 5),
+        sx=np.float32(0.02),
+        zx=np.array(7, np.uint8),
+    )
+    cut = assert_cut_equals_mask(model, others=[{"x": (3, 7, 6)}])
+    kept = cut.shape("wo")[0]
+    assert kept < 16
+    assert cut.shape("w") == (6, 3 * kept)
+    assert cut.shape("s") == ((3 * kept,) if per_channel else (1,))
+
+
+def test_quantised_softmax_and_choice() -> None:
+    """Between them channels pass: only the axis of the softmax stays whole."""
+    model = build(
+        """(uint8[N,3,4,4] x, bool[N,1,4,4] c) => (uint8[N,2,4,4] y) {
+            a = QLinearConv(x, sx, zx, w1, sx, z0, sx, zx)
+            p = com.microsoft.QLinearSoftmax<axis=3, opset=21>(a, sx, zx, sx, zx)
+            m = com.microsoft.QLinearWhere(c, p, sx, zx, a, sx, zx, sx, zx)
+            y = QLinearConv(m, sx, zx, w2, sx, z0, sx, zx)
+        }""",
+        w1=i8(8, 3, 1, 1),
+        w2=i8(2, 8, 1, 1),
+        sx=np.float32(0.02),
+        zx=np.array(0, np.uint8),
+        z0=np.array(0, np.int8),
+    )
+    cut = assert_cut_equals_mask(model)
+    assert cut.shape("w1") == (4, 3, 1, 1)
+    assert cut.shape("w2") == (2, 4, 1, 1)
+
+
+def test_quantised_embeddings() -> None:
+    """Cut only where cutting what a LayerNorm runs over is asked for."""
+    scale, zero = "s0, s0, s0, s0, s0", "z0, z0, z0, z0, z0"
+    model = build(
+        f"""(int32[N,5] ids, int32[N,5] parts, int32[N,5] mask) => (float[N,5,3] y) {{
+            e, m = com.microsoft.QEmbedLayerNormalization(
+                ids, parts, words, places, kinds, gamma, beta, mask, {scale}, {zero})
+            y = MatMul(e, w)
+        }}""",
+        words=u8(9, 8),
+        places=u8(5, 8),
+        kinds=u8(2, 8),
+        gamma=u8(8),
+        beta=u8(8),
+        s0=np.float32(0.02),
+        z0=np.array(0, np.uint8),
+        w=(8, 3),
+    )
+    cut = assert_cut_equals_mask(model, exact=False, allow_inexact=True)
+    assert cut.shape("words")[1] == cut.shape("gamma")[0] == cut.shape("w")[0] == 4
+
+
 def test_quantised_elementwise_ops_of_onnxruntime() -> None:
     model = build(
         """(uint8[N,3,4,4] x) => (uint8[N,2,4,4] y) {
