@@ -26,7 +26,7 @@ from onnxprune.dims import Axis, Dim, Keep, Tracing, keep_mask, leaves, position
 from onnxprune.graph import clone
 from onnxprune.progress import Progress
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.runtime.sessions import session
+from onnxprune.runtime.sessions import run, session
 from onnxprune.sampling.objective import Objective
 from onnxprune.sampling.stream import Answers, samples, stream
 
@@ -159,6 +159,7 @@ def _gate_model(
     """The model that takes a mask for each gate, and gives sum x dL/dx along its axis, after the loss."""
     model = clone(tracing.model)
     nodes, values = list(model.graph), dict(_values(model.graph))
+    _find_types(model, [values[gate.value] for gate in found], feed)
     names = [
         _insert(model.graph, k, gate, None if gate.node is None else nodes[gate.node], values)
         for k, gate in enumerate(found)
@@ -174,6 +175,19 @@ def _gate_model(
         rest = [axis for axis in range(_rank(known[name])) if axis != gate.axis]
         graph.outputs.append(op.cast(op.sum(product, rest), ir.DataType.FLOAT).value)
     return differentiated
+
+
+def _find_types(model: ir.Model, chosen: Sequence[ir.Value], feed: Mapping[str, Array]) -> None:
+    """Runs the model where values are not annotated."""
+    unknown = {value.name or "": value for value in chosen if value.dtype is None}
+    if not unknown:
+        return
+    probe = clone(model)
+    known = dict(_values(probe.graph))
+    probe.graph.outputs[:] = [known[name] for name in unknown]
+    arrays = run(session(probe), feed)
+    for value, array in zip(unknown.values(), arrays, strict=True):
+        value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
 
 
 def _rank(value: ir.Value) -> int:
@@ -197,9 +211,11 @@ def _insert(
     graph.inputs.append(mask)
     shape = ir.tensor(np.array([n, *[1] * (gate.rank - gate.axis - 1)], np.int64))
     target = ir.Node("", "Constant", [], [ir.AttrTensor("value", shape)], num_outputs=1)
-    cast = ir.Node("", "CastLike", [mask, value], num_outputs=1)
+    assert value.dtype is not None
+    cast = ir.Node("", "Cast", [mask], [ir.AttrInt64("to", value.dtype)], num_outputs=1)
     wide = ir.Node("", "Reshape", [cast.outputs[0], target.outputs[0]], num_outputs=1)
     product = ir.Node("", "Mul", [value, wide.outputs[0]], num_outputs=1)
+    product.outputs[0].type = value.type
     new = [target, cast, wide, product]
     for node, part in zip(new, ("shape", "cast", "wide", "open"), strict=True):
         node.name = node.outputs[0].name = f"{PREFIX}{k}/{part}"

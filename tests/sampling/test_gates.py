@@ -75,3 +75,24 @@ def test_channels_go_by_gradients(
         check_latency=False,
     )
     assert report.after.params < report.before.params
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13, 14, 22])
+def test_gates_are_of_ops_that_every_opset_has(opset: int, tmp_path: Path) -> None:
+    model = build(
+        "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
+        opset=opset,
+        w1=(6, 16),
+        w2=(16, 5),
+    )
+    onnx.save(model, tmp_path / "in.onnx")
+    np.savez(tmp_path / "x.npz", x=normal(20, 6))
+    report = onnxprune.prune(
+        tmp_path / "in.onnx",
+        tmp_path / "out.onnx",
+        data=tmp_path / "x.npz",
+        criterion="taylor",
+        round_to=1,
+        check_latency=False,
+    )
+    assert report.after.params < report.before.params
