@@ -1,21 +1,22 @@
 """Control flow whose course is known, written out.
 
 1. An If whose condition is the same whatever the inputs becomes the branch that is taken.
-2. A Scan over sequences of known length, and a Loop of a known number of trips that no condition ends early, become as
-   many copies of their body.
+2. A Scan over sequences of known length, and a Loop of a known number of trips (see `trips`), become as many copies of
+   their body.
 
 An If whose condition only the data decides stays one; of lengths that only the data decides there is no gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.autodiff.builder import Ops, Tensor
 from onnxprune.autodiff.rewrite import rewrite
+from onnxprune.autodiff.trips import constant_array, trips
 from onnxprune.graph.flow import captured_values, subgraphs
 
 __all__ = ["copy_body", "unroll"]
@@ -33,22 +34,23 @@ def unroll(model: ir.Model, prefix: str) -> bool:
     Returns:
         Whether there was any.
     """
-    return rewrite(model, prefix, _known, lambda op, node: _WAYS[node.op_type](op, node))
+    opsets = model.graph.opset_imports
+    return rewrite(
+        model,
+        prefix,
+        lambda node: _known(node, opsets),
+        lambda op, node: _WAYS[node.op_type](op, node),
+    )
 
 
-def _known(node: ir.Node) -> bool:
+def _known(node: ir.Node, opsets: Mapping[str, int]) -> bool:
     if any(captured_values(inner) for body in subgraphs(node) for inner in body):
         return False  # what an inner body reads of this one would have to be renamed there
     if node.op_type == "If":
-        return _constant(node.inputs[0]) is not None
+        return constant_array(node.inputs[0]) is not None
     if node.op_type == "Scan":
         return 0 < _length(node) <= _MOST_STEPS
-    return node.op_type == "Loop" and 0 < _trips(node) <= _MOST_STEPS
-
-
-def _constant(value: ir.Value | None) -> np.ndarray | None:
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
+    return node.op_type == "Loop" and trips(node, opsets, _MOST_STEPS) > 0
 
 
 def copy_body(op: Ops, body: ir.Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -83,7 +85,7 @@ def _input(op: Ops, node: ir.Node, index: int) -> Tensor:
 
 
 def _if(op: Ops, node: ir.Node) -> list[Tensor]:
-    condition = _constant(node.inputs[0])
+    condition = constant_array(node.inputs[0])
     assert condition is not None
     name = "then_branch" if condition.ravel()[0] else "else_branch"
     return copy_body(op, node.attributes[name].as_graph(), [])
@@ -140,33 +142,12 @@ def _scan(op: Ops, node: ir.Node) -> list[Tensor]:
     ]
 
 
-def _trips(node: ir.Node) -> int:
-    """Trips of a Loop that only its count ends, 0 if unknown."""
-    count, body = _constant(node.inputs[0]), node.attributes["body"].as_graph()
-    start = node.inputs[1]
-    if count is None or (start is not None and _constant(start) is None):
-        return 0
-    if start is not None and not _constant(start).ravel()[0]:  # type: ignore[union-attr]
-        return 0
-    going_on: ir.Value | None = body.outputs[0]
-    while going_on is not None:  # the condition is passed on, or always true
-        if going_on is body.inputs[1]:
-            return int(count.ravel()[0])
-        value = _constant(going_on)
-        if value is not None:
-            return int(count.ravel()[0]) if value.ravel()[0] else 0
-        producer = going_on.producer()
-        passed = producer is not None and producer.op_type in {"Identity", "Cast"}
-        going_on = producer.inputs[0] if passed and producer is not None else None
-    return 0
-
-
 def _loop(op: Ops, node: ir.Node) -> list[Tensor]:
     body = node.attributes["body"].as_graph()
     states = [_input(op, node, i) for i in range(2, len(node.inputs))]
     stacks: list[list[Tensor]] = [[] for _ in range(len(node.outputs) - len(states))]
     going_on = op.constant(np.array(True))
-    for t in range(_trips(node)):
+    for t in range(trips(node, op.graph.opset_imports, _MOST_STEPS)):
         made = copy_body(op, body, [op.constant(np.array(t)), going_on, *states])
         states = made[1 : 1 + len(states)]
         for stack, result in zip(stacks, made[1 + len(states) :], strict=True):

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from adjoint import run
 
-from onnxprune.autodiff import gradient
+from onnxprune.autodiff import NoGradientError, gradient
 from onnxprune.errors import ModelError
 
 BRANCHES = """
@@ -78,3 +78,41 @@ def test_a_branch_that_never_ran_fails_when_it_is_taken() -> None:
 
     with pytest.raises(ModelError, match="no gradient through the then_branch"):
         safely(session(model), {"x": np.zeros((7, 3), np.float32), "c": np.array(True)})
+
+
+WHILE = """
+    <ir_version: 10, opset_import: ["" : 18]>
+    g (float[3] x, int64 limit) => (float[3] y, float[n, 3] seen)
+    <int64 zero = {{0}}, int64 one = {{1}}, int64 many = {{100}}, int64 six = {{6}}, bool yes = {{1}}> {{
+      last, y, seen = Loop (many, yes, one, x) <body = trip (int64 i, bool c, int64 k, float[3] z) => (
+        bool goes, int64 next, float[3] after, float[3] copy) {{
+          next = Add (k, {step})
+          goes = Less (next, {end})
+          after = Mul (z, x)
+          copy = Identity (after)
+      }}>
+    }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "trips"), [("one", 5), ("k", 3)], ids=["counted", "from a state that doubles"]
+)
+def test_a_condition_that_constants_decide_ends_a_loop(step: str, trips: int) -> None:
+    """y = x^(trips + 1), the states being 1, 2, 3 ... or 1, 2, 4 ... until 6."""
+    text = WHILE.format(step=step, end="six")
+    (dx,) = gradients(text, "x", x=X[0], limit=np.array(6))
+    np.testing.assert_allclose(dx, (trips + 1) * X[0] ** trips, rtol=1e-5)
+
+
+def test_a_loop_that_an_input_ends_has_no_gradient() -> None:
+    model = ir.from_proto(onnx.parser.parse_model(WHILE.format(step="one", end="limit")))
+    with pytest.raises(NoGradientError, match="Loop"):
+        gradient(model, "y", ["x"], feeds={"x": X[0], "limit": np.array(6)})
+
+
+def test_a_loop_that_never_ends_in_time_has_no_gradient() -> None:
+    model = ir.from_proto(onnx.parser.parse_model(WHILE.format(step="zero", end="six")))
+    model.graph.initializers["many"].const_value = ir.tensor(np.array(513))
+    with pytest.raises(NoGradientError, match="Loop"):
+        gradient(model, "y", ["x"], feeds={"x": X[0], "limit": np.array(6)})
