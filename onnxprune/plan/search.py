@@ -40,7 +40,7 @@ from onnxprune.scores import get_criterion
 from onnxprune.scores.moved import Outputs
 from onnxprune.scores.obs import Consumers, Fitted
 
-__all__ = ["Choice", "search"]
+__all__ = ["Choice", "check_reachable", "search"]
 
 Start = Callable[[], Consumers]
 """What makes what every index costs, before any has gone."""
@@ -138,6 +138,22 @@ def search(
     if not found:
         raise failed[0]
     return found
+
+
+def check_reachable(tracing: Tracing, dims: Sequence[DimInfo], options: PruneOptions) -> None:
+    """Whether the narrowest widths that are allowed reach the target, as far as that can be told without measuring.
+
+    Raises:
+        OutOfReachError: They do not.
+    """
+    target = options.target
+    if target is None or target.kind not in COSTS:
+        return
+    cost = COSTS[target.kind](tracing)
+    narrowest = {info.dim: min(info.size, options.min_channels) for info in dims}
+    left = cost.total(narrowest) / cost.total({})
+    if left > target.value:
+        raise OutOfReachError(target, left, target.kind)
 
 
 def _nearest(

@@ -19,6 +19,7 @@ from onnxprune.plan.compose import compose
 from onnxprune.plan.reach import Stopwatch
 from onnxprune.plan.recipe import Recipe
 from onnxprune.plan.rounding import Blocks, blocks_of
+from onnxprune.plan.search import check_reachable
 from onnxprune.progress import Progress
 from onnxprune.recover import compensate
 from onnxprune.report import Cost, build
@@ -46,6 +47,7 @@ class Channels:
 
     Raises:
         NothingToPruneError: No Dim can be cut.
+        OutOfReachError: Not enough of them for the target.
     """
 
     def __init__(self, model: ir.Model, data: Dataset, options: PruneOptions) -> None:
@@ -55,8 +57,10 @@ class Channels:
         self.tracing = self.dead.tracing
         self._watch: Stopwatch | None = None
         self._first: tuple[Dataset, Ready] | None = None
-        if not candidates(self.tracing, options) and not self.dead.keep:
+        dims = candidates(self.tracing, options)
+        if not dims and not self.dead.keep:
             raise NothingToPruneError(build.nothing_to_prune(self.tracing, options))
+        check_reachable(self.tracing, dims, options)
 
     def start(self) -> Stage[ChannelsKept]:
         """See `Line`."""
