@@ -153,6 +153,8 @@ class Ops:
             The outputs.
         """
         inputs = self._inputs(op_type, arguments)
+        while inputs and inputs[-1] is None:  # named nothing, it crashes fusions of onnxruntime
+            inputs.pop()
         name = self.unique_name(op_type)
         node = ir.Node(
             domain,

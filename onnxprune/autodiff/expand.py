@@ -67,6 +67,8 @@ def _definition(node: ir.Node, version: int) -> ir.Function | None:
         value is not None and not isinstance(value.type, ir.TensorType) for value in node.inputs
     ):
         return None  # onnx's own function builders ask for the types of all inputs
+    if not onnx.defs.has(node.op_type, ""):
+        return None  # onnxruntime has ops of its own in ONNX's domain
     schema: Any = onnx.defs.get_schema(node.op_type, version, "")
     if schema.has_function:
         proto = schema.function_body

@@ -67,13 +67,16 @@ def one_node(
     domain: str = "",
     dynamic: bool = False,
     constants: Sequence[int] = (),
+    unused: Sequence[int] = (),
     **attributes: Any,
 ) -> tuple[ir.Model, Feeds]:
-    """A model of one node, and its inputs; those in `constants` are initializers instead."""
+    """A model of one node, and its inputs; those in `constants` are initializers instead.
+
+    Outputs in `unused` are left out.
+    """
+    results = ["" if i in unused else f"y{i}" for i in range(outputs)]
     names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
-    node = onnx.helper.make_node(
-        op_type, names, [f"y{i}" for i in range(outputs)], domain=domain, **attributes
-    )
+    node = onnx.helper.make_node(op_type, names, results, domain=domain, **attributes)
     feeds = {n: np.asarray(x) for n, x in zip(names, inputs, strict=True) if x is not None}
     fixed = {f"x{i}" for i in constants}
     graph = onnx.helper.make_graph(
@@ -88,7 +91,7 @@ def one_node(
             for name, x in feeds.items()
             if name not in fixed
         ],
-        [onnx.ValueInfoProto(name=f"y{i}") for i in range(outputs)],
+        [onnx.ValueInfoProto(name=name) for name in results if name],
         [onnx.numpy_helper.from_array(x, n) for n, x in feeds.items() if n in fixed],
     )
     imports = [onnx.helper.make_opsetid("", opset)]

@@ -65,11 +65,3 @@ def test_gemm(c: tuple[int, ...] | None, trans_a: int, trans_b: int) -> None:
 )
 def test_einsum(equation: str, shapes: list[tuple[int, ...]]) -> None:
     check_op("Einsum", [normal(*shape) for shape in shapes], equation=equation)
-
-
-@pytest.mark.parametrize("turned", ["A", "B", "AB", ""])
-def test_fused_matmul(turned: str) -> None:
-    a, b = normal(2, 3, 4), normal(2, 4, 5)
-    factors = [x.swapaxes(1, 2) if k in turned else x for k, x in zip("AB", (a, b), strict=True)]
-    switches = {f"trans{letter}": 1 for letter in turned}
-    check_op("FusedMatMul", factors, domain="com.microsoft", alpha=0.5, **switches)

@@ -6,18 +6,18 @@ what they become:
     recurrent     unusual LSTM, GRU and RNN: step by step
     regions       DeformConv, RoiAlign and MaxRoiPool: reading where offsets and boxes say
     quantised     QLinear ops: DequantizeLinear, the op on real numbers, QuantizeLinear
-    products      FusedMatMul of onnxruntime's own domain
+    fused         what onnxruntime's optimiser makes of others
     signals       STFT: frames, times the window, DFT
 
 The values and their types are known (`shapes.py`) when this runs. Importing this fills the table.
 """
 
-from onnxprune.autodiff.definitions import products, quantised, recurrent, regions, signals
+from onnxprune.autodiff.definitions import fused, quantised, recurrent, regions, signals
 from onnxprune.autodiff.definitions.table import definitions, write_out
 
 __all__ = [
     "definitions",
-    "products",
+    "fused",
     "quantised",
     "recurrent",
     "regions",
