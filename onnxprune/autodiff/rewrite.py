@@ -46,6 +46,7 @@ def rewrite(
                 continue
             passed = op.Identity(new).value  # the result may be a name from outside
             passed.name, old.name = old.name, None
+            passed.type, passed.shape = old.type or passed.type, old.shape  # for those that read it
             ir.convenience.replace_all_uses_with(old, passed, replace_graph_outputs=True)
         for gone in (node, *(inner for body in subgraphs(node) for inner in body)):
             for index in range(len(gone.inputs)):

@@ -113,6 +113,18 @@ def test_skip_simplified_layer_normalization(bias: bool) -> None:
     check_op("SkipSimplifiedLayerNormalization", inputs, 4, domain=MS, unused=[1, 2], epsilon=1e-3)
 
 
+def test_one_after_the_other() -> None:
+    """What reads another one's sum is written out with it."""
+    skip = "com.microsoft.SkipSimplifiedLayerNormalization<epsilon=0.001>"
+    norm = "SimplifiedLayerNormalization<epsilon=0.001, axis=-1>"
+    assert_same(
+        "float[2,3,6] x, float[2,3,6] z, float[6] w",
+        f"s = Add(x, z) a = {norm}(s, w) t = Add(a, s) y = {norm}(t, w)",
+        f"a, m, i, s = {skip}(x, z, w) y = {skip}(a, s, w)",
+        ["x", "z", "w"],
+    )
+
+
 def test_simplified_layer_normalization() -> None:
     """Of ONNX's own domain, where only onnxruntime knows it."""
     check_op("SimplifiedLayerNormalization", [normal(2, 3, 6), normal(6)], axis=-1, epsilon=1e-3)
