@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import onnx_ir as ir
@@ -36,6 +35,8 @@ __all__ = [
 AFFORDABLE = 3e10
 """MACs of forward runs that drawing more than one answer for each sample may take."""
 MOST_DRAWS = 8
+NODE = 2e4
+"""MACs that take as long as a node does at least: recurrent layers that are written out have thousands."""
 LITTLE = 3e9
 """MACs of a pass of all samples up to which all ways are tried."""
 
@@ -108,10 +109,9 @@ def element_context(
     return Context(options.seed, statistics)
 
 
-def draws_for(tracing: Tracing, goal: Objective, samples: int) -> int:
+def draws_for(goal: Objective, effort: float) -> int:
     """How many answers to draw for each sample: more of a small model, one of a large one, one where none are drawn."""
-    runs = samples * max(macs_cost(tracing).total({}), 1.0)
-    return 1 if goal.forward is None else int(min(max(AFFORDABLE // runs, 1), MOST_DRAWS))
+    return 1 if goal.forward is None else int(min(max(AFFORDABLE // effort, 1), MOST_DRAWS))
 
 
 def signed_sums(
@@ -131,8 +131,9 @@ def signed_sums(
     """
     goal = goal_of(tracing.model, data, options)
     assert data is not None
-    goal = replace(goal, draws=draws_for(tracing, goal, len(data)))
     gates, before = Gates(tracing, dims, goal, data, options.providers), list[float]()
+    effort = len(data) * max(macs_cost(tracing).total({}), NODE * gates.nodes)
+    gates.draw(draws_for(goal, effort))
 
     def sample(keep: Keep) -> Quadratic:
         forms = Forms(dims)
@@ -143,7 +144,7 @@ def signed_sums(
         return forms.means()
 
     first = sample({})
-    little = goal.is_linear and len(data) * macs_cost(tracing).total({}) <= LITTLE
+    little = goal.is_linear and effort <= LITTLE
     return [
         partial(SignedSums, dims, lambda keep: sample(keep) if keep else first, way)
         for way in WAYS

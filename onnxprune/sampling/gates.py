@@ -16,7 +16,7 @@ pruning", 2018, arXiv:1801.05787.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -111,6 +111,9 @@ class Gates:
         goal: The loss.
         data: The samples.
         providers: onnxruntime providers by name.
+
+    Attributes:
+        nodes: Of the model that gives the derivatives.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Gates:
         self.found = gates(tracing, dims)
         feed, _, _ = next(samples(data))
         model = _gate_model(tracing, self.found, goal, feed)
+        self.nodes = sum(1 for _ in model.graph)
         self.session = session(model, providers, frugal=True)
         self.maps = [
             (k, dim, positions(gate.holds, dim))
@@ -132,6 +136,10 @@ class Gates:
             for dim in dict.fromkeys(leaves(gate.holds))
             if dim in set(dims)
         ]
+
+    def draw(self, times: int) -> None:
+        """Draws so many answers for each sample from now on, where they are drawn."""
+        self._answers = Answers(replace(self._answers.goal, draws=times))
 
     def each(self, keep: Keep, progress: Progress) -> Iterator[tuple[float, dict[Dim, Array]]]:
         """For every sample its loss, and the derivative at the gate of each index: float64, shape (dim.size,).
