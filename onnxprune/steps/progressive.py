@@ -34,8 +34,8 @@ from onnxprune.validation.yardstick import Yardstick
 
 __all__ = ["next_amount", "progressive", "shares"]
 
-LAST = 3
-"""Epochs of the last step, to one of all before it."""
+LAST, ENOUGH = 0.75, 8
+"""The share of the epochs that the last step gets, and how many at least, where there are so many."""
 
 
 def progressive(
@@ -110,14 +110,15 @@ def next_amount(rows: Sequence[StepRow], plan: Sequence[float]) -> float:
 def shares(total: int, steps: int, *, searches: bool) -> tuple[int, ...]:
     """Epochs of each step.
 
-    The last step gets three times as many as all before it, for its model is the result, and theirs are only to be
-    scored and cut again. In a search any step's may be the result, and all get as many.
+    The last step's model is the result, and those before are only to be scored and cut again: they get what it can
+    spare. In a search any step's may be the result, and all get as many.
 
     Args:
         total: Of all steps together.
         steps: How many there are.
         searches: Whether the accuracy decides which step is the last.
     """
-    parts = [1] * steps if searches else [*[1] * (steps - 1), max(LAST * (steps - 1), 1)]
-    ends = [total * sum(parts[:step]) // sum(parts) for step in range(steps + 1)]
-    return tuple(after - before for before, after in pairwise(ends))
+    last = total if steps == 1 else min(max(round(LAST * total), ENOUGH), total)
+    shared, among = (total, steps) if searches else (total - last, steps - 1)
+    ends = [shared * step // max(among, 1) for step in range(among + 1)]
+    return (*(after - before for before, after in pairwise(ends)), *([] if searches else [last]))

@@ -191,8 +191,9 @@ def test_the_loop_alone(tmp_path: Path) -> None:
 
 
 def test_epochs_are_divided() -> None:
-    assert shares(8, 4, searches=False) == (0, 1, 1, 6)
-    assert shares(2, 4, searches=False) == (0, 0, 0, 2)
+    assert shares(8, 4, searches=False) == (0, 0, 0, 8)
+    assert shares(10, 4, searches=False) == (0, 1, 1, 8)
+    assert shares(40, 4, searches=False) == (3, 3, 4, 30)
     assert shares(5, 1, searches=False) == (5,)
     assert shares(10, 4, searches=True) == (2, 3, 2, 3)
     assert sum(shares(17, 5, searches=False)) == sum(shares(17, 5, searches=True)) == 17
