@@ -54,6 +54,8 @@ class Weight:
     @property
     def nbytes(self) -> int:
         """Bytes of all its elements (of a ConstantOfShape: as if they were stored)."""
+        if self.dtype == ir.DataType.STRING:
+            return self._tensor.nbytes
         return math.ceil(math.prod(self.shape) * self.dtype.bitwidth / 8)
 
     def array(self) -> np.ndarray:

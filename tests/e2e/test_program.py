@@ -31,6 +31,26 @@ def opsets(model: onnx.ModelProto) -> dict[str, int]:
     return {opset.domain: opset.version for opset in model.opset_import}
 
 
+def test_classes_may_be_strings(tmp_path: Path) -> None:
+    """As scikit-learn's labels are."""
+    model = build(
+        """(float[N,6] x) => (string[N] label, float[N,3] scores) {
+            a = MatMul(x, w1)
+            r = Relu(a)
+            scores = MatMul(r, w2)
+            best = ArgMax<axis=1, keepdims=0>(scores)
+            label = Gather(classes, best)
+        }""",
+        w1=(6, 16),
+        w2=(16, 3),
+        classes=np.array(["cat", "dog", "bird"], object),
+    )
+    onnx.save(model, tmp_path / "in.onnx")
+    for options in (PLAIN, {"data": "synthetic", "check_latency": False, "target": "bytes=0.8"}):
+        report = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", **options)
+        assert report.after.params < report.before.params
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_channels_of_trained_models(name: str, tmp_path: Path) -> None:
     source, out, plan = DIGITS / f"{name}.onnx", tmp_path / "out.onnx", tmp_path / "plan.json"

@@ -60,6 +60,8 @@ def test_every_way_to_write_a_constant(
     proto = model(helper.make_graph(nodes, "g", [info("x", 1)], [info("y", 1)]))
     loaded, weight = only(saved(proto, tmp_path), "c")
     assert weight.shape == np.shape(expected)
+    size = sum(map(len, np.ravel(expected))) if expected.dtype == object else expected.nbytes
+    assert weight.nbytes == size
     np.testing.assert_array_equal(weight.array(), expected)
     replace(weight, weight.array())
     save(loaded, tmp_path / "out.onnx")
