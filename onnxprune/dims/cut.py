@@ -106,7 +106,8 @@ def _update_shapes(tracing: Tracing, keep: Keep, edit: Edit) -> None:
             twin.shape = ir.Shape(
                 [new_size(axis, n, keep) if isinstance(n, int) else n for axis, n in pairs]
             )
-    for value in edit.model.graph.outputs:
+    made = (value for node in edit.model.graph.all_nodes() for value in node.outputs)
+    for value in (*edit.model.graph.outputs, *made):
         # Some exporters write -1 for an open axis; with constant sizes before it, that is a contradiction.
         if value.shape is not None:
             sizes = [None if isinstance(n, int) and n < 0 else n for n in value.shape.dims]

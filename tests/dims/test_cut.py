@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.plan.removal import copies
 from tests.dims.exact import assert_cut_equals_mask, build, constants
@@ -52,3 +52,18 @@ def test_nodes_that_lose_the_same_share_one_tensor() -> None:
     cut = assert_cut_equals_mask(model)
     assert cut.plan["shared"] == {"0": cut.plan["w1"]["0"]}
     assert copies(cut.tracing, cut.keep) == {}
+
+
+def test_sizes_below_zero_are_left_out() -> None:
+    """Paddle's exporter writes -1 for an open axis, and converters keep it at values that are no outputs any more."""
+    model = build(
+        "(float[N,6] x) => (float[N,5] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
+        w1=(6, 8),
+        w2=(8, 5),
+    )
+    model.graph.value_info.append(helper.make_tensor_value_info("r", TensorProto.FLOAT, [-1, 8]))
+    cut = assert_cut_equals_mask(model)
+    (known,) = [value for value in cut.pruned.graph.value_info if value.name == "r"]
+    first, second = known.type.tensor_type.shape.dim
+    assert not first.HasField("dim_value")
+    assert second.dim_value == 4
