@@ -9,7 +9,7 @@
     both             (1 - a) labels + a teacher
 
 The teacher runs in the same process. What it says about each sample is computed once where that is
-small, else batch by batch.
+small, and twice where images are mirrored, else batch by batch.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
 from onnxprune.train.augment import augment, is_images
 from onnxprune.train.binary import BinaryCrossEntropy
+from onnxprune.train.memory import Memory
 
 __all__ = ["Objective", "Source", "objective", "rows_of"]
 
@@ -146,8 +147,12 @@ class Source:
             raise OptionError(
                 "mixed images have no label: only a teacher goes with them (--alpha 1)"
             )
-        if known is None and not ways and goal.teacher and teacher is not None and not data.stacked:
-            self._known = self._all_outputs(batch)
+        self._memory: Memory | None = None
+        if known is None and goal.teacher and teacher is not None and not data.stacked:
+            if not ways:
+                self._known = self._all_outputs(batch)
+            elif set(ways) == {"flip"} and self._gives_rows():
+                self._memory = Memory(teacher, list(goal.teacher))
 
     def feed(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The samples at the given places as one feed (of stacked data a single one)."""
@@ -166,9 +171,21 @@ class Source:
         if goal.teacher and self._known is not None:
             extra |= {goal.teacher[name]: array[rows] for name, array in self._known.items()}
         elif goal.teacher and self._teacher is not None:
-            said = run(self._teacher, feed, list(goal.teacher))
-            extra |= dict(zip(goal.teacher.values(), said, strict=True))
+            ask = self._memory or (lambda feed: run(self._teacher, feed, list(goal.teacher)))
+            extra |= dict(zip(goal.teacher.values(), ask(feed), strict=True))
         return {**feed, **extra}
+
+    def _gives_rows(self) -> bool:
+        """Whether the teacher takes any number of numeric samples, and gives a row for each."""
+        assert self._teacher is not None
+        plain = all(array.dtype.kind in "fiubV" for array in self.data.inputs.values())
+        if self.data.fixed_batch is not None or not plain or len(self.data) < 3:
+            return False
+        for count in (2, 3):
+            said = run(self._teacher, self.data.feed(slice(0, count)), list(self._goal.teacher))
+            if any(array.shape[:1] != (count,) for array in said):
+                return False
+        return True
 
     def _all_outputs(self, batch: int) -> dict[str, np.ndarray] | None:
         assert self._teacher is not None

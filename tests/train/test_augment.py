@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from onnxprune.errors import OptionError
 from onnxprune.runtime.dataset import Dataset
-from onnxprune.train import Source, TrainOptions, objective
+from onnxprune.runtime.sessions import run, session
+from onnxprune.train import Source, TrainOptions, memory, objective
 from onnxprune.train.augment import augment, copies
 from onnxprune.train.finetune import fit
 from onnxprune.train.options import make_options
@@ -89,8 +91,6 @@ def test_zoomed_images_are_parts_of_their_own() -> None:
 
 
 def test_the_teacher_sees_what_the_model_sees() -> None:
-    from onnxprune.runtime.sessions import run, session
-
     model, data = digits("resnet")
     data = data.take(8)
     goal, said = objective(model, data, model, alpha=1.0), session(model)
@@ -99,6 +99,38 @@ def test_the_teacher_sees_what_the_model_sees() -> None:
     assert (feed["image"] != data.inputs["image"]).any()
     (expected,) = run(said, {"image": feed["image"]})
     np.testing.assert_allclose(feed["train/teacher/logits"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_teacher_is_asked_twice_about_images_that_are_mirrored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[int]()
+
+    def counted(made: Any, feed: Any, names: Any) -> Any:
+        asked.append(len(feed["image"]))
+        return run(made, feed, names)
+
+    monkeypatch.setattr(memory, "run", counted)
+    model, data = digits("resnet")
+    data = data.take(20)
+    goal, said = objective(model, data, model, alpha=1.0), session(model)
+    source = Source(data, goal, said, ways=["flip"], seed=3)
+    for epoch in range(30):
+        rows = np.random.default_rng(epoch).permutation(20)[:16]
+        feed = source.feed(rows)
+        (expected,) = run(said, {"image": feed["image"]})
+        np.testing.assert_allclose(feed["train/teacher/logits"], expected, rtol=1e-4, atol=1e-4)
+    assert sum(asked) == 40
+
+
+def test_no_more_is_remembered_than_there_is_room_for() -> None:
+    model, data = digits("resnet")
+    said, images = session(model), data.inputs["image"][:12]
+    ask = memory.Memory(said, ["logits"], room=5 * 10 * 4)
+    for first in (0, 5, 0, 3):
+        part = images[first : first + 5]
+        (found,), (expected,) = ask({"image": part}), run(said, {"image": part})
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_only_images_can_be_moved_about() -> None:
