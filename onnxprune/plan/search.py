@@ -10,11 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Dim, DimInfo, Keep, Tracing, cut
-from onnxprune.errors import (
-    OnnxPruneError,
-    OptionError,
-    OutOfReachError,
-)
+from onnxprune.errors import OnnxPruneError, OptionError, OutOfReachError
 from onnxprune.options import PruneOptions, Target
 from onnxprune.plan.balance import balanced
 from onnxprune.plan.budget import COSTS

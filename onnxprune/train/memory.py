@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from onnxprune.runtime.sessions import run
 
-__all__ = ["Memory"]
+__all__ = ["LARGEST", "Memory"]
 
 LARGEST = 1 << 29
 """Bytes of answers that are kept."""

@@ -23,19 +23,17 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxprune.autodiff import CrossEntropy, Distillation, Loss, SquaredError, Weighted
-from onnxprune.errors import DataError, OptionError
+from onnxprune.errors import DataError, ModelError, OptionError
 from onnxprune.runtime.dataset import Dataset
 from onnxprune.runtime.sessions import run, session
 from onnxprune.train.augment import augment, is_images
 from onnxprune.train.binary import BinaryCrossEntropy
-from onnxprune.train.memory import Memory
+from onnxprune.train.memory import LARGEST, Memory
 
 __all__ = ["Objective", "Source", "objective", "rows_of"]
 
 LABELS = "train/labels"
 TEACHER = "train/teacher/"
-LARGEST_CACHE = 1 << 29
-"""Bytes of teacher outputs that are kept."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,11 @@ class Source:
         if self.data.fixed_batch is not None or not plain or len(self.data) < 3:
             return False
         for count in (2, 3):
-            said = run(self._teacher, self.data.feed(slice(0, count)), list(self._goal.teacher))
+            feed = self.data.feed(slice(0, count))
+            try:
+                said = run(self._teacher, feed, list(self._goal.teacher))
+            except ModelError:  # of other sizes only
+                return False
             if any(array.shape[:1] != (count,) for array in said):
                 return False
         return True
@@ -195,7 +197,7 @@ class Source:
             said = run(self._teacher, self.data.feed(rows), names)
             count = rows.stop - rows.start
             size = sum(array.nbytes for array in said) / count * len(self.data)
-            if size > LARGEST_CACHE or any(array.shape[:1] != (count,) for array in said):
+            if size > LARGEST or any(array.shape[:1] != (count,) for array in said):
                 return None
             found.append(said)
         parts = zip(*found, strict=True)

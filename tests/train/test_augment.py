@@ -123,14 +123,22 @@ def test_the_teacher_is_asked_twice_about_images_that_are_mirrored(
     assert sum(asked) == 40
 
 
-def test_no_more_is_remembered_than_there_is_room_for() -> None:
+def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = digits("resnet")
+    asked = list[int]()
+
+    def counted(made: Any, feed: Any, names: Any) -> Any:
+        asked.append(len(feed["image"]))
+        return run(made, feed, names)
+
+    monkeypatch.setattr(memory, "run", counted)
     said, images = session(model), data.inputs["image"][:12]
     ask = memory.Memory(said, ["logits"], room=5 * 10 * 4)
     for first in (0, 5, 0, 3):
         part = images[first : first + 5]
         (found,), (expected,) = ask({"image": part}), run(said, {"image": part})
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert asked == [5, 5, 3]
 
 
 def test_only_images_can_be_moved_about() -> None:
